@@ -1,0 +1,53 @@
+# Everything is set up from nothing: `make demo` runs the main job, `make test` all checks.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+INPUTS := pyproject.toml CMakeLists.txt requirements.lock
+
+.PHONY: setup demo test lint unit bench fuzz lock clean
+
+setup: $(VENV)/ready
+
+# A bare Debian machine has Python without venv. The lock keeps CI and developers on the same versions.
+$(VENV)/ready: $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "StemPlug needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	@touch $@
+
+# Separates SONG=path, or the example song in the package stempeg, and tells how good the result is.
+demo: setup
+	$(BIN)/python examples/demo.py $(if $(SONG),"$(SONG)")
+
+test: lint unit
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/stemplug bench
+
+# Broken audio files by the thousand; the unit tests run a short form.
+fuzz: setup
+	STEMPLUG_FUZZ=2000 $(BIN)/python -m pytest tests/audio/test_fuzz.py --timeout 3000
+
+# Take the newest versions of all dependencies.
+lock:
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+	touch $(VENV)/ready
+
+clean:
+	rm -rf $(VENV) build dist

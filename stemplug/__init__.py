@@ -1,0 +1,74 @@
+"""StemPlug: takes a song apart into stems, inside the chains people already have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stemplug.engine import FileSeparation, Separator, Stems, StemStream, separate
+    from stemplug.errors import (
+        AudioError,
+        Cancelled,
+        ModelError,
+        OptionError,
+        PluginError,
+        SessionError,
+        StemPlugError,
+        TrackError,
+        WorkerError,
+    )
+    from stemplug.tracks import split
+
+# Names are imported at first use, so that `import stemplug` is quick and pulls in no heavy library.
+_EXPORTS = {
+    "FileSeparation": "stemplug.engine",
+    "Separator": "stemplug.engine",
+    "StemStream": "stemplug.engine",
+    "Stems": "stemplug.engine",
+    "separate": "stemplug.engine",
+    "split": "stemplug.tracks",
+    "AudioError": "stemplug.errors",
+    "Cancelled": "stemplug.errors",
+    "ModelError": "stemplug.errors",
+    "OptionError": "stemplug.errors",
+    "PluginError": "stemplug.errors",
+    "SessionError": "stemplug.errors",
+    "StemPlugError": "stemplug.errors",
+    "TrackError": "stemplug.errors",
+    "WorkerError": "stemplug.errors",
+}
+
+__all__ = [
+    "AudioError",
+    "Cancelled",
+    "FileSeparation",
+    "ModelError",
+    "OptionError",
+    "PluginError",
+    "Separator",
+    "SessionError",
+    "StemPlugError",
+    "StemStream",
+    "Stems",
+    "TrackError",
+    "WorkerError",
+    "__version__",
+    "separate",
+    "split",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _EXPORTS:
+        import importlib
+
+        value: object = getattr(importlib.import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'stemplug' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

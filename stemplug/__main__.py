@@ -1,0 +1,5 @@
+"""``python -m stemplug``."""
+
+from stemplug.cli import main
+
+main()

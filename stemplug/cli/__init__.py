@@ -1,0 +1,5 @@
+"""The command line. One file a command: parse, call one public function, print."""
+
+from stemplug.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,111 @@
+"""The program ``stemplug``: its commands, and what becomes of errors and signals.
+
+Exit codes: 0 done; 1 an internal error; 2 a wrong option; 3 a song that cannot be read; 4 a model or device that cannot
+be used; 5 the plugin or its worker; 6 tracks that cannot be written; 130 interrupted (Ctrl-C); 143 ended (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+import stemplug
+from stemplug.cli import bench, doctor, models, split
+from stemplug.errors import StemPlugError
+
+INTERNAL, USAGE, INPUT, OUTPUT, INTERRUPTED, TERMINATED = 1, 2, 3, 6, 130, 143
+
+app = typer.Typer(
+    name="stemplug",
+    help="Takes songs apart into stems: vocals, drums, bass and the rest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("split")(split.split_command)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor_command)
+app.command("bench")(bench.bench_command)
+
+
+class Terminated(BaseException):
+    """SIGTERM came: unwind, so that nothing half-written is left."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"stemplug {stemplug.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Takes songs apart into stems: vocals, drums, bass and the rest."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def say(message: str) -> None:
+    """Print a message for people on stderr."""
+    print(f"stemplug: {message}", file=sys.stderr)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the program and return its exit code; every error ends in one message, without a traceback."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="stemplug")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except StemPlugError as error:
+        say(str(error))
+        return error.exit_code
+    except TyperException as error:
+        say(error.format_message())
+        context = getattr(error, "ctx", None)
+        print(f"Try '{context.command_path if context else 'stemplug'} --help'.", file=sys.stderr)
+        return USAGE
+    except (KeyboardInterrupt, Abort):
+        say("cancelled; nothing half-written was left.")
+        return INTERRUPTED
+    except Terminated:
+        say("ended by SIGTERM; nothing half-written was left.")
+        return TERMINATED
+    except BrokenPipeError:
+        # What reads our paths has gone. The songs so far are written; Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OUTPUT
+    except MemoryError:
+        say("out of memory. Use fewer --threads, close other programs, or split a part with --start and --end.")
+        return INPUT
+    except Exception as error:
+        if os.environ.get("STEMPLUG_DEBUG"):
+            raise
+        text = str(error).strip().splitlines()
+        say(
+            f"internal error, please report: {type(error).__name__}: {text[0] if text else ''} "
+            f"(stemplug {stemplug.__version__}, Python {sys.version.split()[0]}, {sys.platform}). "
+            "STEMPLUG_DEBUG=1 shows where."
+        )
+        return INTERNAL
+
+
+def main() -> NoReturn:
+    """Entry point of the program."""
+    for stream in (sys.stdout, sys.stderr):  # file names need not be valid text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""``stemplug split``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemplug.errors import Cancelled, OptionError, StemPlugError
+
+if TYPE_CHECKING:
+    from stemplug.engine.separator import Progress
+    from stemplug.tracks import SplitResult
+
+EXAMPLES = """Examples:
+
+stemplug split song.flac -o stems
+
+stemplug split *.mp3 -o karaoke --fold vocals --stems instrumental
+
+stemplug split album/ -o stems --format flac --name "{song} ({stem})"
+"""
+
+
+def seconds(text: str) -> float:
+    """Parse seconds, "m:ss" or "h:mm:ss"."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+        if not 1 <= len(parts) <= 3 or min(parts) < 0:
+            raise ValueError
+        return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is no time. Give seconds (90.5) or minutes and seconds (1:30.5).") from None
+
+
+def split_command(
+    songs: Annotated[list[Path], typer.Argument(metavar="SONG...", help="Audio files, or folders of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the stems go.")],
+    model: Annotated[str, typer.Option(help="Name or folder of a model; see 'stemplug models list'.")] = "default",
+    stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems.")] = None,
+    fold: Annotated[str | None, typer.Option(metavar="STEM", help="Two stems: this one and the rest.")] = None,
+    format: Annotated[str, typer.Option(help="wav, flac, ogg or mp3.")] = "wav",
+    bit_depth: Annotated[str | None, typer.Option(help="16, 24, 32f.", show_default="the song's, at least 24")] = None,
+    name: Annotated[str, typer.Option(help="Path of a track below DIR; {song}, {stem}, {model}.")] = "{song}/{stem}",
+    clip: Annotated[str, typer.Option(help="Beyond full scale: none, clamp or rescale (all stems alike).")] = "none",
+    start: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="From here: 90 or 1:30.")] = None,
+    end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="Up to here.")] = None,
+    threads: Annotated[int | None, typer.Option(help="1 to 256.", show_default="all cores")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, coreml or directml.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tracks that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a song instead of paths.")] = False,
+) -> int:
+    """Split songs into stems.
+
+    The paths of the tracks are printed one a line. A song that fails is reported and the others go on; the exit code is
+    then that of the first failure.
+    """
+    from stemplug.engine import Separator
+    from stemplug.tracks import FolderFormat, Selection, plan, split
+
+    options = FolderFormat(format, bit_depth, name, clip, overwrite)
+    names = None if stems is None else tuple(stem.strip() for stem in stems.split(",") if stem.strip())
+    selection = Selection(names, fold, start, end)
+    if start is not None and end is not None and start >= end:
+        raise OptionError(f"--start {start:g} is not before --end {end:g}.")
+    found = plan(songs, options, model)
+    separator = Separator(model, threads=threads, device=device)
+    selection.names(separator.stems)
+    code = 0
+    for song in found:
+        try:
+            with progress_bar(song) as progress:
+                result = split(
+                    song, output, separator=separator, selection=selection, options=options, progress=progress
+                )
+            report(song, result, as_json)
+        except Cancelled:
+            raise
+        except StemPlugError as error:
+            code = code or error.exit_code
+            print(f"stemplug: {error}", file=sys.stderr)
+            if as_json:
+                print(json.dumps({"song": str(song), "error": str(error), "exit_code": error.exit_code}), flush=True)
+    return code
+
+
+split_command.__doc__ = f"{split_command.__doc__}\n\n{EXAMPLES}"
+
+
+def report(song: Path, result: SplitResult, as_json: bool) -> None:
+    """Print paths (or JSON) on stdout, warnings on stderr."""
+    if as_json:
+        tracks = [{**t.as_dict(), "path": str(p)} for t, p in zip(result.tracks, result.paths, strict=True)]
+        print(json.dumps({"song": str(song), "seconds": result.seconds, "tracks": tracks}), flush=True)
+    else:
+        for path in result.paths:
+            print(path, flush=True)
+    for track in result.tracks:
+        if track.beyond_full_scale:
+            print(
+                f"stemplug: {song.name}: {track.stem}: {track.beyond_full_scale} samples lie beyond full scale "
+                f"(peak {track.peak_db:+.1f} dB). --bit-depth 32f keeps them, --clip rescale turns all stems down.",
+                file=sys.stderr,
+            )
+
+
+@contextmanager
+def progress_bar(song: Path) -> Iterator[Progress]:
+    """Show a bar with speed and time left on stderr while it is a terminal."""
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    label = Text(song.name.encode("utf-8", "replace").decode(), no_wrap=True, overflow="ellipsis").plain
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[speed]}"),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=1.0, speed="")
+        yield lambda fraction, stage: bar.update(task, completed=fraction)

@@ -1,0 +1,18 @@
+"""The engine: any audio in, aligned stems out. All contracts of the design hold here, for every model."""
+
+from stemplug.engine.catalogue import ModelInfo, catalogue, model_info
+from stemplug.engine.separator import FileSeparation, Separator, separate
+from stemplug.engine.stems import STEM_NAMES, Stems
+from stemplug.engine.stream import StemStream
+
+__all__ = [
+    "STEM_NAMES",
+    "FileSeparation",
+    "ModelInfo",
+    "Separator",
+    "StemStream",
+    "Stems",
+    "catalogue",
+    "model_info",
+    "separate",
+]

@@ -1,0 +1,280 @@
+"""The Separator: a loaded model, ready to take any number of songs and streams apart."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import TracebackType
+
+import numpy as np
+
+from stemplug.audio import Audio, AudioReader, check_rate
+from stemplug.audio.checks import check_shape
+from stemplug.audio.reader import PathLike, ReaderInfo
+from stemplug.background import read_ahead
+from stemplug.engine.stems import Stems
+from stemplug.engine.stream import StemStream
+from stemplug.errors import AudioError, Cancelled, OptionError
+from stemplug.models import find_model, load_runner
+from stemplug.models.runner import RunnerOptions
+from stemplug.timing import Stopwatch
+
+MAX_THREADS = 256
+MAX_LANES = 4
+READ_AHEAD = 4
+
+Progress = Callable[[float, str], None]
+"""Called with the fraction done, 0 to 1, and the stage, at least twice a second."""
+
+
+class Separator:
+    """A loaded model. May be shared by threads.
+
+    Parameters
+    ----------
+    model:
+        A name of the catalogue, the path of a model's folder, or "default".
+    profile:
+        "offline", or another that the model's manifest names.
+    threads:
+        1 to 256; by default as many as the process may use. Windows are separated side by side, each on its lane of
+        threads; the same number of threads gives the same bits.
+    device:
+        "auto", "cpu", "cuda", "coreml" or "directml"; `provider` says what runs.
+    consistent:
+        True lets the residual stem take what the model does not explain, so that the stems sum to the input; False
+        gives the model's raw estimates.
+
+    Raises
+    ------
+    ModelError
+        If the model or the device cannot be used.
+    OptionError
+        If ``threads`` is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "default",
+        profile: str = "offline",
+        threads: int | None = None,
+        device: str = "auto",
+        *,
+        consistent: bool = True,
+    ) -> None:
+        self.threads = usable_threads() if threads is None else threads
+        if isinstance(threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
+            raise OptionError(f"threads {threads!r}: expected a whole number from 1 to {MAX_THREADS}.")
+        self.consistent = consistent
+        self.watch = Stopwatch()
+        self._folder = find_model(model)
+        self.manifest = self._folder.manifest
+        # Windows do not depend on each other: a lane a window scales better than several threads in one window.
+        # Calls share the session's pool, to which each lane adds its own thread.
+        self.lanes = min(self.threads, MAX_LANES)
+        options = RunnerOptions(profile, self.threads - self.lanes + 1, device)
+        self.runner = load_runner(self._folder, options)
+        self.profile = profile
+        self._executor = ThreadPoolExecutor(self.lanes, thread_name_prefix="stemplug-lane")
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems that the model makes."""
+        return tuple(self.manifest.stems)
+
+    @property
+    def provider(self) -> str:
+        """What runs the model, in ONNX Runtime's words."""
+        return self.runner.provider
+
+    def stream(self, sample_rate: int) -> StemStream:
+        """Open a stream at ``sample_rate`` Hz. It belongs to one thread; any number may be open."""
+        return StemStream(
+            self.runner,
+            self.manifest,
+            self._executor,
+            sample_rate=sample_rate,
+            consistent=self.consistent,
+            watch=self.watch,
+        )
+
+    def separate(
+        self,
+        audio: object,
+        sample_rate: int,
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Stems:
+        """Take a song apart.
+
+        Parameters
+        ----------
+        audio:
+            Floats ``(channels, frames)``, mono or stereo, or ``(frames,)``.
+        sample_rate:
+            Hz, 8000 to 192000.
+        progress:
+            Called with the fraction done and "separate".
+        cancel:
+            Setting it makes the call raise `Cancelled` within one window.
+
+        Returns
+        -------
+        Stems of the input's frames, channels and rate, float32, which sum to the input.
+
+        Raises
+        ------
+        AudioError
+            For what is no such audio, holds NaN, or does not fit into memory.
+        """
+        checked, rate = check_shape(audio), check_rate(sample_rate)
+        channels, frames = checked.shape
+        if not frames:
+            raise AudioError(f"audio has shape {checked.shape}: 0 frames. Give at least one.")
+        try:
+            result = {name: np.empty((channels, frames), np.float32) for name in self.stems}
+        except MemoryError:
+            size = len(self.stems) * channels * frames * 4 / 1e9
+            raise AudioError(
+                f"audio has shape {checked.shape}: its stems need {size:.0f} GB of memory. "
+                "Use Separator.stream or separate_file, which need little."
+            ) from None
+        done = 0
+        step = self.lanes * self.runner.geometry.hop
+        blocks = (checked[:, at : at + step] for at in range(0, frames, step))
+        for stems in self._run(blocks, rate, frames, progress, cancel):
+            for name, stem in stems.items():
+                result[name][:, done : done + stems.frames] = stem
+            done += stems.frames
+        return Stems(result, rate)
+
+    def separate_file(
+        self,
+        path: PathLike,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> FileSeparation:
+        """Open a song and separate it piece by piece, in constant memory.
+
+        Iterate over the result for consecutive `Stems`, or call its `read` for all at once; decoding runs ahead on a
+        thread of its own. ``start`` and ``end`` are seconds. Raises `AudioError` if the file cannot be read, at once
+        or, where its end is bad, on the way.
+        """
+        return FileSeparation(self, AudioReader(path, start, end), progress, cancel)
+
+    def map(self, job: Callable[[int], object], items: Iterable[int]) -> None:
+        """Run ``job`` for every item on the separator's lanes, and wait."""
+        for _ in self._executor.map(job, items):
+            pass
+
+    def _run(
+        self,
+        blocks: Iterable[object],
+        sample_rate: int,
+        frames: int,
+        progress: Progress | None,
+        cancel: threading.Event | None,
+    ) -> Iterator[Stems]:
+        """Push ``blocks`` through a stream, keeping all lanes busy, and yield what is ready."""
+        stream = self.stream(sample_rate)
+        done = 0
+
+        def waiting() -> None:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled("cancelled.")
+            if progress:
+                progress(min(1.0, done / max(1, frames)), "separate")
+
+        try:
+            waiting()
+            for block in blocks:
+                stream.feed(block)
+                while True:
+                    stems = stream.collect(max(self.lanes, stream.in_flight - 1), waiting)
+                    done += stems.frames
+                    waiting()
+                    if stems.frames:
+                        yield stems
+                    if stream.in_flight <= self.lanes:
+                        break
+            stream.end()
+            while True:
+                stems = stream.collect(max(0, stream.in_flight - 1), waiting)
+                done += stems.frames
+                if stems.frames:
+                    yield stems
+                if not stream.in_flight:
+                    break
+            waiting()
+        finally:
+            stream.cancel()
+
+
+class FileSeparation:
+    """A song being separated: iterate over it once, use it in a ``with`` statement, or `read` it whole."""
+
+    def __init__(
+        self, separator: Separator, reader: AudioReader, progress: Progress | None, cancel: threading.Event | None
+    ) -> None:
+        self.info: ReaderInfo = reader.info
+        self.stems = separator.stems
+        self._separator, self._reader = separator, reader
+        self._progress, self._cancel = progress, cancel
+
+    def __iter__(self) -> Iterator[Stems]:
+        separator, info = self._separator, self.info
+        blocks = read_ahead(self._decoded(), READ_AHEAD)
+        try:
+            yield from separator._run(blocks, info.sample_rate, info.frames, self._progress, self._cancel)
+        finally:
+            self.close()
+
+    def _decoded(self) -> Iterator[Audio]:
+        iterator = self._reader.blocks()
+        while True:
+            with self._separator.watch("decode"):
+                block = next(iterator, None)
+            if block is None:
+                return
+            yield block
+
+    def read(self) -> Stems:
+        """Return all stems of the song at once."""
+        pieces = list(self)
+        joined = {name: np.concatenate([p[name] for p in pieces], axis=1) for name in self.stems}
+        return Stems(joined, self.info.sample_rate)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def __enter__(self) -> FileSeparation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def usable_threads() -> int:
+    """How many threads this process may run at once, 1 to `MAX_THREADS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_THREADS)
+
+
+def separate(audio: object, sample_rate: int, *, model: str | os.PathLike[str] = "default") -> Stems:
+    """Take a song apart with a model that stays loaded: `Separator.separate` in one call."""
+    return _shared_separator(os.fspath(model)).separate(audio, sample_rate)
+
+
+@lru_cache(maxsize=2)
+def _shared_separator(model: str) -> Separator:
+    return Separator(model)

@@ -1,0 +1,242 @@
+"""A stream of audio in, a stream of aligned stems out: resampling, windows, fades and consistency, once for all."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+import numpy as np
+
+from stemplug.audio import Audio, Resampler, Timeline, as_audio, check_rate, resampler_lag
+from stemplug.engine.level import LevelFollower, envelope
+from stemplug.engine.stems import Stems
+from stemplug.errors import AudioError, OptionError
+from stemplug.models import Geometry, Manifest, Runner
+from stemplug.timing import Stopwatch
+
+SILENCE_CELL = 64
+"""Frames of the grid on which digital silence is kept: a cell of zeros in the mixture is zeros in every stem."""
+
+
+def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_rate: int) -> int:
+    """Return the latency of a stream in frames at ``sample_rate``, summed from its parts."""
+    to_model, from_model = resampler_lag(sample_rate, model_rate), resampler_lag(model_rate, sample_rate)
+    resampled = 0 if sample_rate == model_rate else 1  # both ends round to whole frames
+    model = (geometry.latency + look_ahead + to_model) * sample_rate / model_rate
+    return math.ceil(model) + from_model + resampled + SILENCE_CELL - 1
+
+
+class StemStream:
+    """Separate audio as it comes; one thread at a time.
+
+    Made by `Separator.stream`. Output frame n belongs to input frame n; at least ``pushed - latency_samples`` frames
+    are out after each `push`, and `flush` gives the rest, so that output and input have the same length. The bits do
+    not depend on the sizes of the blocks.
+
+    Attributes
+    ----------
+    sample_rate:
+        Hz, of input and output.
+    latency_samples:
+        Constant. Output frame n depends on input frames up to n + latency_samples.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        manifest: Manifest,
+        executor: Executor,
+        *,
+        sample_rate: int,
+        consistent: bool,
+        watch: Stopwatch,
+    ) -> None:
+        self.sample_rate = check_rate(sample_rate)
+        self._level = LevelFollower(manifest.reference_level_db)
+        self.latency_samples = stream_latency(
+            runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate
+        )
+        self._runner, self._manifest, self._executor = runner, manifest, executor
+        self._consistent, self._watch = consistent, watch
+        self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
+        self._channels = 0
+        self._flushed = False
+
+    def push(self, block: object) -> Stems:
+        """Take a block, floats ``(channels, frames)`` of any length; return the stems that are ready (maybe 0 frames).
+
+        Raises
+        ------
+        AudioError
+            For integers, a changed number of channels, or samples that are NaN or infinite.
+        OptionError
+            After `flush`.
+        """
+        self.feed(block)
+        return self.collect()
+
+    def flush(self) -> Stems:
+        """Return all that is held back. The stream ends: open another for other audio."""
+        self.end()
+        return self.collect()
+
+    def feed(self, block: object) -> None:
+        """Take a block and start the windows that it completes, without waiting for them."""
+        if self._flushed:
+            raise OptionError("this stream was flushed; open another with Separator.stream().")
+        audio = as_audio(block, self.sample_rate, self._mixture.end if self._channels else 0)
+        if not self._channels:
+            self._open(audio.shape[0])
+        if audio.shape[0] != self._channels:
+            raise AudioError(f"a block of {audio.shape[0]} channels; the stream began with {self._channels}.")
+        if isinstance(block, np.ndarray) and np.shares_memory(audio, block):
+            audio = audio.copy()  # the caller may reuse its buffer
+        self._take(audio, last=False)
+
+    def end(self) -> None:
+        """Start the last windows, without waiting for them."""
+        if self._flushed:
+            return
+        if not self._channels:
+            self._open(self._manifest.channels)
+        self._flushed = True
+        self._take(np.zeros((self._channels, 0), np.float32), last=True)
+
+    def collect(self, in_flight: int = 0, waiting: Callable[[], None] | None = None) -> Stems:
+        """Return the stems that are ready, leaving up to ``in_flight`` windows at work.
+
+        ``waiting`` is called about three times a second; what it raises ends the wait.
+        """
+        while len(self._pending) > in_flight:
+            future = self._pending[0]
+            while not future.done():
+                if waiting:
+                    waiting()
+                _wait(future, 0.3)
+            self._pending.popleft()
+            self._overlap(future.result())
+        return self._emit(last=self._flushed and not self._pending)
+
+    @property
+    def in_flight(self) -> int:
+        """Windows at work."""
+        return len(self._pending) if self._channels else 0
+
+    def cancel(self) -> None:
+        """Drop the windows that have not begun."""
+        for future in self._pending if self._channels else ():
+            future.cancel()
+
+    def _open(self, channels: int) -> None:
+        """Set up all state, once the number of channels is known."""
+        self._channels = channels
+        rate, rows = self._manifest.sample_rate, len(self._estimated) * channels
+        self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted
+        self._input = Timeline(channels)  # at the model's rate, kept until no window needs it
+        self._output = Timeline(rows)  # estimates at the stream's rate: stems times channels
+        self._to_model = Resampler(self.sample_rate, rate, channels)
+        self._from_model = Resampler(rate, self.sample_rate, rows)
+        self._pending: deque[Future[Audio]] = deque()
+        self._started = self._overlapped = self._emitted = 0
+        fade = self._runner.geometry.fade
+        self._tail = np.zeros((rows, fade), np.float32)
+        self._ramp = ((np.arange(fade) + 0.5) / max(1, fade)).astype(np.float32)
+
+    def _take(self, audio: Audio, last: bool) -> None:
+        geometry = self._runner.geometry
+        self._mixture.append(audio)
+        with self._watch("resample"):
+            resampled = self._to_model.push(audio, last)
+        self._input.append(resampled)
+        self._level.push(resampled)
+        if last:
+            self._input_frames = self._input.end
+            hops = -(-self._input_frames // geometry.hop)
+            self._input.pad(max(0, hops * geometry.hop + geometry.fade + geometry.right - self._input.end))
+            self._level.end()
+        else:
+            ahead = geometry.fade + geometry.right + self._level.look_ahead
+            hops = max(0, (self._input.end - ahead) // geometry.hop)
+        for hop in range(self._started, hops):
+            start = hop * geometry.hop - geometry.left
+            window = self._input.read(start, start + geometry.window)
+            gains = self._level.gains(start, start + geometry.window)
+            self._pending.append(self._executor.submit(self._run, window, gains, start))
+        self._started = max(self._started, hops)
+        self._input.forget(self._started * geometry.hop - geometry.left)
+        self._level.forget(self._started * geometry.hop - geometry.left)
+
+    def _run(self, window: Audio, gains: Audio, start: int) -> Audio:
+        """(channels, window) at the model's rate to (stems * channels, hop + fade). On a thread of the executor."""
+        geometry, channels = self._runner.geometry, self._manifest.channels
+        gain = envelope(gains, start, geometry.window)
+        batch = (window * gain).reshape(-1, 1, geometry.window)
+        if channels == 2:  # a mono song is a stereo song with equal channels
+            batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, geometry.window))
+        stems = self._runner(batch, self._estimated, self._watch)
+        inner = slice(geometry.left, geometry.window - geometry.right)
+        audio = stems[..., inner] / gain[inner]
+        if channels == 2 and len(window) == 1:
+            audio = audio.mean(axis=2, keepdims=True)
+        # (batch, stems, channels, frames): a stereo song in a mono model is a batch of two
+        return np.ascontiguousarray(audio.transpose(1, 0, 2, 3)).reshape(self._tail.shape[0], -1)
+
+    def _overlap(self, inner: Audio) -> None:
+        """Cross-fade a window's output with the one before and append it, back at the stream's rate."""
+        geometry = self._runner.geometry
+        done, tail = inner[:, : geometry.hop], inner[:, geometry.hop :].copy()
+        if self._overlapped and geometry.fade:
+            done[:, : geometry.fade] *= self._ramp
+            done[:, : geometry.fade] += self._tail * (1 - self._ramp)
+        self._tail = tail
+        self._overlapped += 1
+        last = self._flushed and self._overlapped == self._started
+        if last:
+            done = done[:, : self._input_frames - (self._overlapped - 1) * geometry.hop]
+        with self._watch("resample"):
+            self._output.append(self._from_model.push(done, last))
+
+    def _emit(self, last: bool) -> Stems:
+        """Cut what is ready, keep silence silent, and give the residual stem what the others leave."""
+        ready = min(self._output.end, self._mixture.end)
+        stop = ready - ready % SILENCE_CELL
+        if last:
+            stop = self._mixture.end
+            self._output.pad(max(0, stop - self._output.end))
+        frames, channels = stop - self._emitted, self._channels
+        mixture = self._mixture.read(self._emitted, stop)
+        estimates = self._output.read(self._emitted, stop).reshape(len(self._estimated), channels, frames)
+        estimates = _keep_silence(mixture, estimates)
+        stems = dict(zip(self._estimated, estimates, strict=True))
+        if self._consistent:
+            residual = mixture.copy()
+            for stem in stems.values():
+                residual -= stem
+            stems[self._manifest.residual] = residual
+        self._mixture.forget(stop)
+        self._output.forget(stop)
+        self._emitted = stop
+        return Stems({name: stems[name] for name in self._manifest.stems}, self.sample_rate)
+
+
+def _wait(future: Future[Audio], seconds: float) -> None:
+    try:
+        future.exception(timeout=seconds)
+    except TimeoutError:
+        return
+
+
+def _keep_silence(mixture: Audio, estimates: Audio) -> Audio:
+    """Zero the estimates, channel by channel, in cells where the mixture is digital silence.
+
+    A mask spreads a sound over the transform's window, so without this a stem would begin before the song does.
+    """
+    channels, frames = mixture.shape
+    cells = np.zeros((channels, -(-frames // SILENCE_CELL) * SILENCE_CELL), bool)
+    cells[:, :frames] = mixture != 0
+    sounds = cells.reshape(channels, -1, SILENCE_CELL).any(axis=-1)
+    if sounds.all():
+        return estimates
+    return estimates * np.repeat(sounds, SILENCE_CELL, axis=-1)[:, :frames]

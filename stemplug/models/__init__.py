@@ -1,0 +1,20 @@
+"""Models: manifests, the catalogue, one runner a family. Mixture windows in, stem windows out."""
+
+from stemplug.models.catalogue import DEFAULT_MODEL, ModelFolder, find_model, list_models, search_path
+from stemplug.models.manifest import Manifest, ModelFile, read_manifest
+from stemplug.models.runner import FAMILIES, Geometry, Runner, load_runner
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "FAMILIES",
+    "Geometry",
+    "Manifest",
+    "ModelFile",
+    "ModelFolder",
+    "Runner",
+    "find_model",
+    "list_models",
+    "load_runner",
+    "read_manifest",
+    "search_path",
+]

@@ -1,0 +1,98 @@
+"""Where models are found: an explicit path, ``STEMPLUG_MODELS``, the user's data folder, the installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemplug.errors import ModelError, unknown
+from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest
+
+DEFAULT_MODEL = "spleeter-2stems"
+ENVIRONMENT = "STEMPLUG_MODELS"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk whose manifest was read."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, key: str) -> bytes:
+        """Return the content of a file of the model, after its SHA-256 was compared with the manifest's.
+
+        Raises
+        ------
+        ModelError
+            If it is missing, leaves the folder, or is not what the manifest says.
+        """
+        entry = self.manifest.files.get(key)
+        if entry is None:
+            raise ModelError(f"{self.path / FILE_NAME}: files.{key} is missing. Reinstall the model.")
+        path = self.path / entry.path
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise ModelError(f"{path}: leads outside the model's folder; refused. Reinstall the model.")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}. Reinstall the model.") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != entry.sha256:
+            raise ModelError(
+                f"{path}: SHA-256 {found[:12]}... ({len(content)} bytes), {entry.sha256[:12]}... expected: "
+                "damaged or changed. Reinstall the model."
+            )
+        return content
+
+    def verify(self) -> None:
+        """Read every file of the model and compare its hash; raises `ModelError` at the first that is wrong."""
+        for key in self.manifest.files:
+            self.read(key)
+
+
+def search_path() -> list[Path]:
+    """The folders that hold models, first match wins."""
+    import platformdirs
+
+    package = Path(__file__).parents[1]
+    embedded = package / "embedded"  # where the wheel puts the repository's models/
+    return [
+        *(Path(entry) for entry in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if entry),
+        Path(platformdirs.user_data_dir("stemplug", appauthor=False)) / "models",
+        embedded if embedded.is_dir() else package.parent / "models",
+    ]
+
+
+def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
+    """Find a model by its name, by the path of its folder, or the ``"default"``.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model (the message lists those that there are), or its manifest cannot be read.
+    """
+    text = os.fspath(model)
+    if os.sep in text or (os.altsep and os.altsep in text) or isinstance(model, os.PathLike):
+        folder = Path(text).expanduser()
+        return ModelFolder(folder, read_manifest(folder))
+    name = DEFAULT_MODEL if text == "default" else text
+    for root in search_path():
+        folder = root / name
+        if name and folder.parent == root and (folder / FILE_NAME).is_file():
+            return ModelFolder(folder, read_manifest(folder))
+    raise ModelError(unknown("model", name, {found.manifest.name for found in list_models()}))
+
+
+def list_models() -> list[ModelFolder]:
+    """All models that can be found by name, in the order of the search path; unreadable ones are left out."""
+    found: dict[str, ModelFolder] = {}
+    for root in search_path():
+        for path in sorted(root.glob(f"*/{FILE_NAME}")):
+            try:
+                found.setdefault(path.parent.name, ModelFolder(path.parent, read_manifest(path.parent)))
+            except ModelError:
+                continue
+    return list(found.values())

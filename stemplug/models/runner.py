@@ -1,0 +1,109 @@
+"""What a runner is, and the catalogue of model families.
+
+A runner turns windows of the mixture into windows of stems, all of one fixed size. It knows nothing of files, sample
+rates, chunking or fades: the engine does those once, for all families. A new family is one file with a function
+``load`` and one line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemplug.errors import ModelError, unknown
+from stemplug.models.catalogue import ModelFolder
+from stemplug.timing import Stopwatch
+
+FAMILIES = {
+    "identity": "stemplug.models.identity",
+    "spleeter": "stemplug.models.spleeter",
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the engine cuts the signal for a runner; all in frames at the model's rate.
+
+    A window covers ``left + hop + fade + right`` frames. Of the stems that come back the outer ``left`` and ``right``
+    frames are context and thrown away; over ``fade`` frames neighbouring windows are cross-faded.
+    """
+
+    hop: int
+    fade: int
+    left: int
+    right: int
+
+    def __post_init__(self) -> None:
+        if self.hop < 1 or min(self.fade, self.left, self.right) < 0 or self.fade > self.hop:
+            raise ModelError(f"{self}: expected hop >= 1, 0 <= fade <= hop, left >= 0, right >= 0.")
+
+    @property
+    def window(self) -> int:
+        """Frames of one window."""
+        return self.left + self.hop + self.fade + self.right
+
+    @property
+    def latency(self) -> int:
+        """Output frame n depends on input up to frame n + latency: the first of a hop waits for its whole window."""
+        return self.hop + self.fade + self.right - 1
+
+
+class Runner(Protocol):
+    """One loaded model. Safe to call from several threads at once."""
+
+    geometry: Geometry
+    provider: str
+
+    def __call__(self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch) -> NDArray[np.float32]:
+        """Separate windows.
+
+        Parameters
+        ----------
+        mixtures:
+            ``(batch, channels, geometry.window)``, with the manifest's channels, at its sample rate.
+        stems:
+            Names of the stems to compute, some or all of the manifest's.
+        watch:
+            Counts the time of the stages "stft", "inference" and "istft".
+
+        Returns
+        -------
+        ``(batch, len(stems), channels, geometry.window)``.
+        """
+        ...
+
+    def infer_once(self) -> None:
+        """Run the network alone on one silent window: what all else is measured against."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How to run: a profile of the manifest, threads of one call, and the device (auto, cpu, cuda, ...)."""
+
+    profile: str = "offline"
+    threads: int = 1
+    device: str = "auto"
+
+
+def load_runner(folder: ModelFolder, options: RunnerOptions) -> Runner:
+    """Load a model with the runner of its family.
+
+    Raises
+    ------
+    ModelError
+        If the family or profile is unknown, a file is not what the manifest says, or the device is not there.
+    """
+    manifest = folder.manifest
+    if manifest.family not in FAMILIES:
+        message = unknown("model family", manifest.family, FAMILIES)
+        raise ModelError(f"{folder.path}: {message} A newer StemPlug may know it.")
+    if options.profile not in manifest.profiles:
+        raise ModelError(f"{manifest.name}: {unknown('profile', options.profile, manifest.profiles)}")
+    runner: Runner = importlib.import_module(FAMILIES[manifest.family]).load(folder, options)
+    return runner

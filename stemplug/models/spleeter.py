@@ -1,0 +1,210 @@
+"""The Spleeter family: U-Nets that turn the magnitudes of a short-time Fourier transform into ratio masks.
+
+Method: Hennequin et al., "Spleeter: a fast and efficient music source separation tool with pre-trained models",
+JOSS 5(50), 2154, 2020. The networks see the lowest bins only; what the mask is above them is told in `extend_mask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stemplug.errors import ModelError
+from stemplug.models.catalogue import ModelFolder
+from stemplug.models.runner import Geometry, RunnerOptions
+from stemplug.models.sessions import check_ends, open_session
+from stemplug.timing import Stopwatch
+
+Array = NDArray[np.float32]
+_BLOCK = 16
+
+
+class _Settings(BaseModel):
+    """``[settings]``: the transform, the stride of the network in frames, and what the graph trims off context."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fft: Annotated[int, Field(ge=64, le=65536)]
+    stft_hop: Annotated[int, Field(ge=16)]
+    bins: Annotated[int, Field(ge=16)]
+    stride: Annotated[int, Field(ge=1)]
+    trim: tuple[int, int]
+
+
+class _Profile(BaseModel):
+    """``[profiles.NAME]``: in frames of the transform."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frames: Annotated[int, Field(ge=1, le=8192)]
+    left: Annotated[int, Field(ge=0)]
+    right: Annotated[int, Field(ge=0)]
+    fade: Annotated[int, Field(ge=0)] = 0
+
+
+class SpleeterRunner:
+    """Windows of a whole number of transform frames, of which the outer ones are context for the network.
+
+    With as much context as the network's reach, windows give what one pass over the whole song would: the network is
+    convolutional, and windows lie on the grid of its strides. Where the context is digital silence, as before the
+    song, it is left out, so that the network sees an edge as it did in training, and short songs take little time.
+    """
+
+    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Profile) -> None:
+        manifest = folder.manifest
+        self._name, self._channels = manifest.name, manifest.channels
+        self._masked = [stem for stem in manifest.stems if stem != manifest.residual]
+        self._settings, self._profile = settings, profile
+        fft, hop = settings.fft, settings.stft_hop
+        overlap = fft // hop
+        self._inner = profile.frames - profile.left - profile.right  # frames whose masks are used
+        self.geometry = Geometry(
+            hop=(self._inner - overlap + 1 - profile.fade) * hop,
+            fade=profile.fade * hop,
+            left=(profile.left + overlap - 1) * hop,
+            right=(profile.right + overlap - 1) * hop,
+        )
+        window = np.hanning(fft + 1)[:-1]
+        self._analysis = window.astype(np.float32)
+        self._synthesis = (window / np.sum(window[::hop] ** 2)).astype(np.float32)
+        graph = folder.read("model")
+        self._session = open_session(graph, manifest.name, threads=options.threads, device=options.device)
+        self.provider = self._session.get_providers()[0]
+        check_ends(self._session, manifest.name, {"magnitude": 4, "trim": 1}, {"mask": 4})
+
+    def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
+        """See `stemplug.models.Runner`."""
+        return np.stack([self._separate(mixture, stems, watch) for mixture in mixtures])
+
+    def infer_once(self) -> None:
+        """See `stemplug.models.Runner`."""
+        silence = np.zeros((self._channels, self._profile.frames, self._settings.bins), np.float32)
+        self.network(silence, (False, False))
+
+    def network(self, magnitude: Array, context: tuple[bool, bool]) -> Array:
+        """Run the network: (channels, frames, bins) to masks (masked stems, channels, frames, bins).
+
+        Frames are a multiple of the settings' stride. On a side that is ``context`` as many frames may be missing as
+        ``trim`` says, or be wrong.
+        """
+        inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
+        try:
+            masks: Array = self._session.run(["mask"], inputs)[0]
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            reason = str(error).strip().splitlines()[0][:200]
+            memory = " (out of memory? use fewer threads)" if "alloc" in reason else ""
+            raise ModelError(f"{self._name}: inference failed: {reason}{memory}") from None
+        return masks.reshape(len(self._masked), self._channels, -1, masks.shape[-1])
+
+    def _separate(self, mixture: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
+        """(channels, window) to (stems, channels, window); the context comes back silent."""
+        fft, hop, left = self._settings.fft, self._settings.stft_hop, self._profile.left
+        inner = slice(left, left + self._inner)
+        with watch("stft"):
+            magnitude, spectrum = self._analyze(mixture, inner)
+        with watch("inference"):
+            masks = self._masks(magnitude)
+        with watch("istft"):
+            out = np.zeros((len(stems), self._channels, self.geometry.window), np.float32)
+            covered = out[..., left * hop : (inner.stop - 1) * hop + fft]
+            self._synthesize(masks, spectrum, stems, covered)
+        return out
+
+    def _analyze(self, mixture: Array, inner: slice) -> tuple[Array, NDArray[np.complex64]]:
+        """Magnitudes (channels, frames, low bins) of a window, and the whole spectra of its inner frames."""
+        settings, channels = self._settings, len(mixture)
+        frames = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
+        magnitude = np.empty((channels, frames.shape[1], settings.bins), np.float32)
+        spectrum = np.empty((channels, self._inner, settings.fft // 2 + 1), np.complex64)
+        for channel in range(channels):
+            for block in _blocks(frames.shape[1]):
+                found = np.fft.rfft(frames[channel, block] * self._analysis)
+                np.abs(found[:, : settings.bins], out=magnitude[channel, block])
+                first, last = max(block.start, inner.start), min(block.stop, inner.stop)
+                if first < last:
+                    kept = found[first - block.start : last - block.start]
+                    spectrum[channel, first - inner.start : last - inner.start] = kept
+        return magnitude, spectrum
+
+    def _masks(self, magnitude: Array) -> Array:
+        """Masks of the inner frames of a window, (masked stems, channels, frames, bins)."""
+        frames, left, stride = self._profile.frames, self._profile.left, self._settings.stride
+        masks = np.zeros((len(self._masked), self._channels, self._inner, magnitude.shape[-1]), np.float32)
+        sounding = np.flatnonzero(magnitude.any(axis=(0, 2)))
+        if not len(sounding) or sounding[-1] < left or sounding[0] >= left + self._inner:
+            return masks
+        # The first frame with sound holds only the end of the transform's window, so it may be cut off as well.
+        start = int(sounding[0] + 1) // stride * stride
+        start = start if start >= left else 0
+        stop = min(frames, start - (start - int(sounding[-1]) - 1) // stride * stride)
+        context = start == 0, stop == frames
+        found = self.network(np.ascontiguousarray(magnitude[:, start:stop]), context)
+        begin = start + context[0] * self._settings.trim[0] - left
+        end = begin + found.shape[2]
+        masks[:, :, max(0, begin) : end] = found[:, :, max(0, -begin) : self._inner - begin]
+        masks[:, :, : max(0, begin)] = masks[:, :, [max(0, begin)]]
+        return masks
+
+    def _synthesize(self, masks: Array, spectrum: NDArray[np.complex64], stems: Sequence[str], out: Array) -> None:
+        """Mask, transform back, and overlap-add into ``out`` (stems, channels, inner frames and their overlap)."""
+        hop, bins = self._settings.stft_hop, spectrum.shape[-1]
+        overlap = self._settings.fft // hop
+        pieces_of = out.reshape(*out.shape[:2], -1, hop)
+        for channel in range(self._channels):
+            for block in _blocks(self._inner):
+                shares = extend_mask(masks[:, channel, block], bins)
+                named = dict(zip(self._masked, shares, strict=True))
+                for stem, target in zip(stems, pieces_of[:, channel], strict=True):
+                    share = named[stem] if stem in named else 1 - shares.sum(axis=0)
+                    pieces = np.fft.irfft(spectrum[channel, block] * share) * self._synthesis
+                    pieces = pieces.reshape(len(pieces), overlap, hop)
+                    for part in range(overlap):
+                        target[block.start + part : block.stop + part] += pieces[:, part]
+
+
+def _blocks(frames: int) -> Iterator[slice]:
+    """Few frames at a time: intermediate results stay in the processor's cache."""
+    return (slice(start, min(start + _BLOCK, frames)) for start in range(0, frames, _BLOCK))
+
+
+def extend_mask(masks: Array, bins: int) -> Array:
+    """Continue masks above the network's band: (..., low bins) to (..., bins).
+
+    The mean of the mask over the upper part of the band (6 to 11 kHz of 11 kHz), of the same frame and channel, falling
+    off linearly to half at the top: sibilants and breath go on above the band, but what lies highest is rather cymbals.
+    Against silence above 11 kHz this gains 6 dB SDR in that band (median of 39 mixtures outside the evaluation set).
+    """
+    low = masks.shape[-1]
+    above = np.mean(masks[..., low * 557 // 1024 :], axis=-1, keepdims=True)
+    fall = 1 - 0.5 * np.arange(bins - low, dtype=np.float32) / max(1, bins - 1 - low)
+    return np.concatenate([masks, above * fall], axis=-1)
+
+
+def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner:
+    """Load a model of this family; raises `ModelError` where settings, profile or graph are wrong."""
+    manifest = folder.manifest
+    try:
+        settings = _Settings.model_validate(manifest.settings)
+        profile = _Profile.model_validate(manifest.profiles[options.profile])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ModelError(f"{folder.path}: {first['loc']}: {first['msg']}. Correct it or reinstall.") from None
+    inner = profile.frames - profile.left - profile.right
+    if (
+        settings.fft % settings.stft_hop
+        or settings.bins > settings.fft // 2 + 1
+        or profile.frames % settings.stride
+        or inner < settings.fft // settings.stft_hop
+        or not (0 <= settings.trim[0] <= profile.left and 0 <= settings.trim[1] <= profile.right)
+    ):
+        raise ModelError(f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it.")
+    runner = SpleeterRunner(folder, options, settings, profile)
+    probe = np.zeros((manifest.channels, settings.stride, settings.bins), np.float32)
+    if runner.network(probe, (False, False)).shape != (len(manifest.stems) - 1, *probe.shape):
+        raise ModelError(f"{manifest.name}: the graph's masks do not fit the manifest. Reinstall the model.")
+    return runner

@@ -1,0 +1,138 @@
+"""What holds for the stream of every model: bits do not depend on blocks, and the latency is true."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stemplug import Separator, Stems
+from stemplug.audio import Audio
+from tests.conftest import RATE
+
+
+def pushed(separator: Separator, audio: Audio, rate: int, blocks: list[int]) -> Stems:
+    """Push ``audio`` in blocks of the sizes given, over and over, and join what comes."""
+    stream = separator.stream(rate)
+    pieces, position, turn = [], 0, 0
+    while position < audio.shape[1]:
+        size = blocks[turn % len(blocks)]
+        pieces.append(stream.push(audio[:, position : position + size]))
+        position, turn = position + size, turn + 1
+    pieces.append(stream.flush())
+    return Stems({name: np.concatenate([p[name] for p in pieces], axis=1) for name in separator.stems}, rate)
+
+
+def same(first: Stems, second: Stems) -> bool:
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("rate", [RATE, 48000])
+@pytest.mark.parametrize("blocks", [[64], [65], [128], [8191], [8192], [44100], [1, 5000, 333], [10**7]])
+def test_bits_do_not_depend_on_block_sizes(separator: Separator, song: Audio, blocks: list[int], rate: int) -> None:
+    audio = song[:, :100_000]
+    assert same(pushed(separator, audio, rate, blocks), separator.separate(audio, rate))
+
+
+def test_single_samples_give_the_same_bits(passthrough: Separator, song: Audio) -> None:
+    audio = song[:, 50_000:53_000]
+    assert same(pushed(passthrough, audio, RATE, [1]), passthrough.separate(audio, RATE))
+
+
+@given(
+    blocks=st.lists(st.integers(0, 20_000), min_size=1, max_size=8).filter(any),
+    frames=st.integers(1, 50_000),
+    rate=st.sampled_from([8000, 22050, 44100, 48000, 96000]),
+)
+def test_bits_do_not_depend_on_any_blocks(
+    passthrough: Separator, song: Audio, blocks: list[int], frames: int, rate: int
+) -> None:
+    audio = song[:, 10_000 : 10_000 + frames]
+    assert same(pushed(passthrough, audio, rate, blocks), passthrough.separate(audio, rate))
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000, 192000])
+def test_output_never_trails_by_more_than_the_latency(passthrough: Separator, rate: int) -> None:
+    stream = passthrough.stream(rate)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 777)).astype(np.float32)
+    latency, pushed_frames, out = stream.latency_samples, 0, 0
+    while pushed_frames < 3 * latency:
+        out += stream.push(noise).frames
+        pushed_frames += noise.shape[1]
+        assert stream.latency_samples == latency
+        assert out >= pushed_frames - latency
+    assert out + stream.flush().frames == pushed_frames
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_output_depends_on_no_input_beyond_the_latency(passthrough: Separator, rate: int) -> None:
+    rng = np.random.default_rng(0)
+    latency = passthrough.stream(rate).latency_samples
+    first = rng.normal(0, 0.1, (2, 3 * latency)).astype(np.float32)
+    known = 2 * latency
+    second = first.copy()
+    second[:, known:] = rng.normal(0, 0.3, second[:, known:].shape)
+    one, other = passthrough.separate(first, rate), passthrough.separate(second, rate)
+    for name in one:
+        assert np.array_equal(one[name][:, : known - latency], other[name][:, : known - latency])
+
+
+def test_the_caller_may_reuse_its_buffer(passthrough: Separator, song: Audio) -> None:
+    stream, buffer, pieces = passthrough.stream(RATE), np.empty((2, 4000), np.float32), []
+    for start in range(0, 80_000, 4000):
+        buffer[:] = song[:, start : start + 4000]
+        pieces.append(stream.push(buffer)["vocals"])
+    pieces.append(stream.flush()["vocals"])
+    assert np.array_equal(np.concatenate(pieces, axis=1), passthrough.separate(song[:, :80_000], RATE)["vocals"])
+
+
+def test_a_stream_of_nothing_gives_nothing(separator: Separator) -> None:
+    assert separator.stream(RATE).flush().frames == 0
+
+
+def test_chunks_leave_no_seam(spleeter: Separator, song: Audio) -> None:
+    """Several windows against one pass over the whole song: the context is the network's whole reach."""
+    runner = spleeter.runner
+    geometry = runner.geometry
+    sounding = song[:, 30_000:-30_000]  # a window knows nothing of the silence that the engine keeps
+    audio = np.tile(sounding, 15)[:, : 2 * geometry.hop + 5 * RATE]
+    chunked = spleeter.separate(audio, RATE)["vocals"]
+    whole = whole_pass(spleeter, audio)
+    difference = chunked - whole
+    assert ratio_db(difference, whole) <= -80
+    for join in (geometry.hop, 2 * geometry.hop):
+        around = slice(join - 2205, join + 2205)
+        assert ratio_db(difference[:, around], whole[:, around]) <= -80
+
+
+def whole_pass(separator: Separator, audio: Audio) -> Audio:
+    """Vocals from one run of the network over all frames, at the level of the engine."""
+    from stemplug.engine.level import LevelFollower, envelope
+    from stemplug.models.spleeter import extend_mask
+
+    runner = separator.runner
+    level = LevelFollower(separator.manifest.reference_level_db)
+    level.push(audio)
+    level.end()
+    gain = envelope(level.gains(0, audio.shape[1]), 0, audio.shape[1])
+    frames = audio.shape[1] // 1024 + 4
+    padded = np.zeros((2, 3072 + frames * 1024 + 4096), np.float32)
+    padded[:, 3072 : 3072 + audio.shape[1]] = audio * gain
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, 4096, axis=1)[:, ::1024][:, :frames]
+    window = np.hanning(4097)[:-1].astype(np.float32)
+    spectrum = np.fft.rfft(pieces * window)
+    count = -(-(frames - 1) // 64) * 64
+    magnitude = np.zeros((2, count, 1024), np.float32)
+    magnitude[:, : frames - 1] = np.abs(spectrum[:, 1:, :1024])  # the first frame with sound is cut, as at any edge
+    masks = runner.network(magnitude, (False, False))[0, :, : frames - 1]
+    masks = extend_mask(np.concatenate([masks[:, :1], masks], axis=1), 2049)
+    synthesis = np.fft.irfft(spectrum * masks) * (window / 1.5)
+    out = np.zeros_like(padded)
+    for index in range(frames):
+        out[:, index * 1024 : index * 1024 + 4096] += synthesis[:, index]
+    return out[:, 3072 : 3072 + audio.shape[1]] / gain
+
+
+def ratio_db(error: Audio, reference: Audio) -> float:
+    return float(20 * np.log10(np.linalg.norm(error) / np.linalg.norm(reference)))
