@@ -69,7 +69,7 @@ class BenchResult:
         rows += [f"  {stage:12}{value:8.2f} s{100 * value / total:6.1f} %" for stage, value in self.stages.items()]
         rows += [
             "",
-            f"memory: {self.memory_loaded:.0f} MB with the model loaded, {self.memory_peak:.0f} MB at split's peak",
+            f"memory: {self.memory_loaded:.0f} MB with the model, {self.memory_peak:.0f} MB at the peak of split",
         ]
         return "\n".join(rows)
 

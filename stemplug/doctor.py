@@ -89,9 +89,7 @@ def _try_devices(found: Examination) -> None:
         try:
             separator = Separator(device=device)
             deviation = float(np.abs(separator.separate(noise, 44100).sum() - noise).max())
-            found.facts[f"device {device}"] = (
-                f"works ({separator.provider}, stems sum to the mix within {deviation:.0e})"
-            )
+            found.facts[f"device {device}"] = f"works ({separator.provider}, stems sum up within {deviation:.0e})"
         except StemPlugError as error:
             hint = _INSTALL.get(device)
             found.facts[f"device {device}"] = f"not available ({hint})" if hint else "does not work"

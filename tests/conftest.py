@@ -106,11 +106,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def command(tmp_path: Path, passthrough_folder: Path) -> Command:
     """Run ``stemplug ARGUMENTS`` as a user would, in a process of its own, with the pass-through model at hand."""
 
-    def run(*arguments: object, cwd: Path = tmp_path, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path = tmp_path, env_models: Path = passthrough_folder.parent, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "stemplug", *map(os.fspath, map(_path, arguments))],
             cwd=cwd,
-            env={**os.environ, "STEMPLUG_MODELS": str(passthrough_folder.parent), "COLUMNS": "100"},
+            env={**os.environ, "STEMPLUG_MODELS": str(env_models), "COLUMNS": "100"},
             capture_output=True,
             text=True,
             errors="surrogateescape",

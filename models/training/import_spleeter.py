@@ -187,8 +187,8 @@ def build(networks: list[Weights], dtype: type[np.floating]) -> onnx.ModelProto:
     return model
 
 
-def reference(networks: list[Weights], magnitude: torch.Tensor) -> torch.Tensor:
-    """The original computation, layer by layer in PyTorch, for the parity check."""
+def reference(networks: list[Weights], magnitude: torch.Tensor, power: float = MASK_POWER) -> torch.Tensor:
+    """The original computation, layer by layer in PyTorch: what the graph is compared with."""
     functional = torch.nn.functional
     gain = (1 + BATCH_NORM_EPSILON) ** -0.5
 
@@ -209,7 +209,7 @@ def reference(networks: list[Weights], magnitude: torch.Tensor) -> torch.Tensor:
             x = norm(functional.relu(x[:, :, 1:-2, 1:-2]), w, f"up{level}.3.")
             x = torch.cat([skips.pop(), x], 1) if skips else x
         x = functional.conv2d(x, w["up7.0.weight"], w["up7.0.bias"], padding=3, dilation=2)
-        powers.append(torch.sigmoid(x) ** MASK_POWER)
+        powers.append(torch.sigmoid(x) ** power)
     return (powers[0] + MASK_FLOOR / 2) / (powers[0] + powers[1] + MASK_FLOOR)
 
 

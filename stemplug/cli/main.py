@@ -24,7 +24,6 @@ INTERNAL, USAGE, INPUT, OUTPUT, INTERRUPTED, TERMINATED = 1, 2, 3, 6, 130, 143
 app = typer.Typer(
     name="stemplug",
     help="Takes songs apart into stems: vocals, drums, bass and the rest.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,8 +65,10 @@ def say(message: str) -> None:
 def run(arguments: list[str]) -> int:
     """Run the program and return its exit code; every error ends in one message, without a traceback."""
     try:
-        code = app(arguments, standalone_mode=False, prog_name="stemplug")
+        code = app(arguments or ["--help"], standalone_mode=False, prog_name="stemplug")
         sys.stdout.flush()
+        if not arguments:
+            return USAGE
         return code if isinstance(code, int) else 0
     except StemPlugError as error:
         say(str(error))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The models that are installed.", no_args_is_help=True)
+app = typer.Typer(help="The models that are installed.")
 
 
 @app.command("list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,7 @@ def split_command(
     then that of the first failure.
     """
     from stemplug.engine import Separator
-    from stemplug.tracks import FolderFormat, Selection, plan, split
+    from stemplug.tracks import FolderFormat, Selection, duration, plan, split
 
     options = FolderFormat(format, bit_depth, name, clip, overwrite)
     names = None if stems is None else tuple(stem.strip() for stem in stems.split(",") if stem.strip())
@@ -74,7 +75,7 @@ def split_command(
     code = 0
     for song in found:
         try:
-            with progress_bar(song) as progress:
+            with progress_bar(song, duration(song, selection)) as progress:
                 result = split(
                     song, output, separator=separator, selection=selection, options=options, progress=progress
                 )
@@ -110,13 +111,13 @@ def report(song: Path, result: SplitResult, as_json: bool) -> None:
 
 
 @contextmanager
-def progress_bar(song: Path) -> Iterator[Progress]:
-    """Show a bar with speed and time left on stderr while it is a terminal."""
+def progress_bar(song: Path, seconds: float) -> Iterator[Progress]:
+    """Show a bar with speed and time left on stderr while it is a terminal, and a line at the end of each song."""
     from rich import progress
     from rich.console import Console
-    from rich.text import Text
 
-    label = Text(song.name.encode("utf-8", "replace").decode(), no_wrap=True, overflow="ellipsis").plain
+    console = Console(stderr=True, highlight=False)
+    label = song.name.encode("utf-8", "replace").decode()
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -125,7 +126,12 @@ def progress_bar(song: Path) -> Iterator[Progress]:
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    begin = time.monotonic()
+
+    def speed(fraction: float) -> str:
+        return f"{fraction * seconds / max(1e-6, time.monotonic() - begin):.0f}x realtime"
+
     with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=1.0, speed="")
-        yield lambda fraction, stage: bar.update(task, completed=fraction)
+        yield lambda fraction, stage: bar.update(task, completed=fraction, speed=speed(fraction))
+    console.print(f"{label}: {seconds:.0f} s of music in {time.monotonic() - begin:.1f} s, {speed(1)}", markup=False)

@@ -58,7 +58,6 @@ def open_session(graph: bytes, name: str, *, threads: int, device: str) -> onnxr
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors come as exceptions; nothing is printed behind the caller's back
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = devices if device == "auto" else [device]
     try:

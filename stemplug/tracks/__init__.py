@@ -2,7 +2,7 @@
 
 from stemplug.tracks.folder import CLIP_MODES, FolderFormat, FolderWriter, TrackReport
 from stemplug.tracks.naming import find_songs
-from stemplug.tracks.split import Selection, SplitResult, plan, split
+from stemplug.tracks.split import Selection, SplitResult, duration, plan, split
 
 __all__ = [
     "CLIP_MODES",
@@ -11,6 +11,7 @@ __all__ = [
     "Selection",
     "SplitResult",
     "TrackReport",
+    "duration",
     "find_songs",
     "plan",
     "split",

