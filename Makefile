@@ -37,6 +37,7 @@ unit: setup
 
 bench: setup
 	$(BIN)/stemplug bench
+	$(BIN)/python benchmarks/startup.py
 
 # Broken audio files by the thousand; the unit tests run a short form.
 fuzz: setup

@@ -15,7 +15,7 @@ import numpy as np
 
 import stemplug
 from stemplug.audio import AudioReader
-from stemplug.engine import Separator, catalogue
+from stemplug.engine import Separator, installed_models
 from stemplug.engine.separator import usable_threads
 from stemplug.errors import ModelError, StemPlugError
 from stemplug.machine import describe_machine
@@ -68,7 +68,7 @@ def examine() -> Examination:
 
 
 def _try_models(found: Examination) -> None:
-    models = catalogue()
+    models = installed_models()
     if not models:
         found.exit_code = ModelError.exit_code
         found.problems.append("no model is installed: reinstall StemPlug, or set STEMPLUG_MODELS to their folder.")

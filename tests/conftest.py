@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import settings
 
 from stemplug.audio import Audio, AudioReader
-from stemplug.engine import Separator, catalogue
+from stemplug.engine import Separator, installed_models
 
 RATE = 44100
 EVAL = Path(__file__).parents[2] / "shared" / "eval"
@@ -85,7 +85,7 @@ def spleeter() -> Separator:
     return Separator("spleeter-2stems", threads=2)
 
 
-@pytest.fixture(scope="session", params=["passthrough", *(entry.name for entry in catalogue())])
+@pytest.fixture(scope="session", params=["passthrough", *(entry.name for entry in installed_models())])
 def separator(request: pytest.FixtureRequest, passthrough: Separator) -> Separator:
     """Every model in turn."""
     return passthrough if request.param == "passthrough" else Separator(request.param, threads=2)

@@ -18,9 +18,7 @@ from tests.conftest import RATE
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
-COMMANDS = [
-    line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines() if line.startswith("stemplug ")
-]
+COMMANDS = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines() if line.startswith("stemplug ")]
 
 
 @pytest.fixture

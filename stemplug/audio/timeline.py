@@ -38,6 +38,8 @@ class Timeline:
         pieces = [np.zeros((self.channels, lead), np.float32)] if lead or start >= stop else []
         position = self.start
         for block in self._blocks:
+            if position >= stop:
+                break
             first, last = max(start, position), min(stop, position + block.shape[1])
             if first < last:
                 pieces.append(block[:, first - position : last - position])

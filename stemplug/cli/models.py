@@ -15,9 +15,9 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the models that can be named."""
-    from stemplug.engine import catalogue
+    from stemplug.engine import installed_models
 
-    entries = catalogue()
+    entries = installed_models()
     if as_json:
         print(json.dumps([entry.as_dict() for entry in entries], indent=1))
         return
@@ -39,9 +39,9 @@ def verify(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all.")] = None,
 ) -> None:
     """Compare every file of the models with the hash in its manifest."""
-    from stemplug.engine import catalogue, model_info
+    from stemplug.engine import installed_models, model_info
 
-    for name in models or [entry.name for entry in catalogue()]:
+    for name in models or [entry.name for entry in installed_models()]:
         entry = model_info(name)
         entry.verify()
         print(f"{entry.name}: ok ({entry.path})")

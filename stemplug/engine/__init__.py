@@ -1,6 +1,6 @@
 """The engine: any audio in, aligned stems out. All contracts of the design hold here, for every model."""
 
-from stemplug.engine.catalogue import ModelInfo, catalogue, model_info
+from stemplug.engine.installed import ModelInfo, installed_models, model_info
 from stemplug.engine.separator import FileSeparation, Separator, separate
 from stemplug.engine.stems import STEM_NAMES, Stems
 from stemplug.engine.stream import StemStream
@@ -12,7 +12,7 @@ __all__ = [
     "Separator",
     "StemStream",
     "Stems",
-    "catalogue",
+    "installed_models",
     "model_info",
     "separate",
 ]

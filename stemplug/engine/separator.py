@@ -143,8 +143,7 @@ class Separator:
                 f"audio has shape {checked.shape}: its stems need {size:.0f} GB of memory. "
                 "Use Separator.stream or separate_file, which need little."
             ) from None
-        done = 0
-        step = self.lanes * self.runner.geometry.hop
+        done, step = 0, self.runner.geometry.hop
         blocks = (checked[:, at : at + step] for at in range(0, frames, step))
         for stems in self._run(blocks, rate, frames, progress, cancel):
             for name, stem in stems.items():
@@ -184,6 +183,7 @@ class Separator:
     ) -> Iterator[Stems]:
         """Push ``blocks`` through a stream, keeping all lanes busy, and yield what is ready."""
         stream = self.stream(sample_rate)
+        queued = self.lanes + 1  # one more than can run, so that no lane waits for the next
         done = 0
 
         def waiting() -> None:
@@ -196,23 +196,21 @@ class Separator:
             waiting()
             for block in blocks:
                 stream.feed(block)
-                while True:
-                    stems = stream.collect(max(self.lanes, stream.in_flight - 1), waiting)
+                while stream.in_flight > queued:
+                    stems = stream.collect(stream.in_flight - 1, waiting)
                     done += stems.frames
                     waiting()
                     if stems.frames:
                         yield stems
-                    if stream.in_flight <= self.lanes:
-                        break
             stream.end()
             while True:
                 stems = stream.collect(max(0, stream.in_flight - 1), waiting)
                 done += stems.frames
+                waiting()
                 if stems.frames:
                     yield stems
                 if not stream.in_flight:
                     break
-            waiting()
         finally:
             stream.cancel()
 

@@ -91,7 +91,7 @@ class StemStream:
             self._open(audio.shape[0])
         if audio.shape[0] != self._channels:
             raise AudioError(f"a block of {audio.shape[0]} channels; the stream began with {self._channels}.")
-        if isinstance(block, np.ndarray) and np.shares_memory(audio, block):
+        if isinstance(block, np.ndarray) and np.may_share_memory(audio, block):
             audio = audio.copy()  # the caller may reuse its buffer
         self._take(audio, last=False)
 

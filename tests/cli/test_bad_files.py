@@ -152,7 +152,7 @@ BAD_CONTENT: dict[str, tuple[str, Callable[[], bytes], str]] = {
         f"zero frames, {suffix}": (f"song.{suffix}", lambda suffix=suffix: encoded(suffix, 0), "")
         for suffix in ("wav", "flac", "aiff", "ogg")
     },
-    **{f"half a {suffix}": (f"song.{suffix}", lambda suffix=suffix: _half(encoded(suffix)), "") for suffix in SUFFIXES},
+    **{f"half a {s}": (f"song.{s}", lambda s=s: _half(encoded(s)), "") for s in SUFFIXES if s != "mp3"},
     **{
         f"header of a {suffix} alone": (f"song.{suffix}", lambda suffix=suffix: encoded(suffix)[:60], "")
         for suffix in SUFFIXES
@@ -221,9 +221,11 @@ def _socket(path: Path) -> None:
             os.chdir(home)
 
 
+PATHS = {"missing folder": "none/song.wav", "name too long": "x" * 300 + ".wav"}
 BAD_PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "missing folder": (lambda path: None, "no such file"),
+    "name too long": (lambda path: None, "name too long"),
     "folder without songs": (lambda path: path.mkdir(), "no songs"),
     "folder with a folder named as a song": (lambda path: (path / "fake.wav").mkdir(parents=True), "no songs"),
     "dangling link": (lambda path: path.symlink_to("nowhere"), "no such file"),
@@ -241,7 +243,7 @@ def test_what_is_no_song_is_refused(
     tmp_path: Path, passthrough_folder: Path, capfd: pytest.CaptureFixture[str], case: str
 ) -> None:
     make, reason = BAD_PATHS[case]
-    path = tmp_path / ("none/song.wav" if case == "missing folder" else "song.wav")
+    path = tmp_path / PATHS.get(case, "song.wav")
     make(path)
     arguments = ["split", path, "-o", tmp_path / "out", "--model", passthrough_folder]
     refused(capfd, tmp_path, INPUT, *arguments, mentions=[str(path), reason])
@@ -267,16 +269,19 @@ def test_the_mp3_library_does_not_talk_beside_the_message(tmp_path: Path, comman
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("part", [0.2, 0.7])
 @pytest.mark.parametrize("damage", [flipped, lambda content, first, last: content[: int(first * len(content))]])
-def test_what_precedes_damage_can_be_read_as_the_message_says(tmp_path: Path, damage: Callable[..., bytes]) -> None:
+def test_what_precedes_damage_can_be_read_as_the_message_says(
+    tmp_path: Path, damage: Callable[..., bytes], part: float
+) -> None:
     path = tmp_path / "song.flac"
-    path.write_bytes(damage(encoded("flac", 4 * RATE), 0.7, 0.72))
+    path.write_bytes(damage(encoded("flac", 4 * RATE), part, part + 0.02))
     with pytest.raises(AudioError, match="corrupt|truncated") as refusal, AudioReader(path) as reader:
         list(reader.blocks())
-    end = re.search(r"corrupt at ([\d.]+) s|--end ([\d.]+)", str(refusal.value))
-    assert end
-    seconds = float((end[1] or end[2]).rstrip("."))
-    assert 2 < seconds < 3
+    end = re.search(r"--end (\d+\.\d+)", str(refusal.value))
+    assert end, refusal.value
+    seconds = float(end[1])
+    assert 0.4 < seconds / (4 * part) < 1
     with AudioReader(path, end=seconds) as reader:
         assert sum(block.shape[1] for block in reader.blocks()) == round(seconds * RATE)
 

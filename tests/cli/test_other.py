@@ -9,7 +9,7 @@ import pytest
 
 import stemplug
 from stemplug.cli.main import run as run_command
-from stemplug.engine import catalogue
+from stemplug.engine import installed_models
 from tests.conftest import Command, write_passthrough
 
 
@@ -35,7 +35,7 @@ def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
-    names = [entry.name for entry in catalogue()]
+    names = [entry.name for entry in installed_models()]
     code, out, _ = run(capsys, "models", "list")
     assert code == 0 and len(out.splitlines()) == len(names) and out.count("(default)") == 1
     listed = json.loads(run(capsys, "models", "list", "--json")[1])
@@ -70,7 +70,7 @@ def test_doctor_tries_models_devices_and_formats(command: Command) -> None:
 def test_doctor_tells_a_damaged_model(command: Command, tmp_path: Path, passthrough_folder: Path) -> None:
     folder = tmp_path / "models" / "spleeter-2stems"
     folder.mkdir(parents=True)
-    source = catalogue()[0].path
+    source = installed_models()[0].path
     (folder / "manifest.toml").write_bytes((source / "manifest.toml").read_bytes())
     (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes()[:1000])
     done = command("doctor", env_models=folder.parent)

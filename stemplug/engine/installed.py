@@ -51,6 +51,6 @@ def model_info(model: str | os.PathLike[str] = "default") -> ModelInfo:
     return _info(find_model(model))
 
 
-def catalogue() -> list[ModelInfo]:
+def installed_models() -> list[ModelInfo]:
     """Describe all models that can be named, in the order of the search path."""
     return [_info(folder) for folder in list_models()]

@@ -1,0 +1,77 @@
+"""The Spleeter runner: what the network sees, and what becomes of sound that it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stemplug import Separator
+from stemplug.audio import Audio
+from stemplug.models.spleeter import extend_mask
+from tests.conftest import RATE
+
+
+@pytest.fixture
+def seen(spleeter: Separator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[bool, bool]]]:
+    """Frames that the network was run on, and which sides were context."""
+    calls = []
+    run = type(spleeter.runner).network
+
+    def network(self: object, magnitude: Audio, context: tuple[bool, bool]) -> Audio:
+        calls.append((magnitude.shape[1], context))
+        return run(self, magnitude, context)
+
+    monkeypatch.setattr(type(spleeter.runner), "network", network)
+    return calls
+
+
+def test_silence_is_not_inferred(spleeter: Separator, seen: list[object]) -> None:
+    spleeter.separate(np.zeros((2, 3 * RATE), np.float32), RATE)
+    assert not seen
+
+
+def test_a_short_song_is_inferred_without_the_silence_around_it(
+    spleeter: Separator, seen: list[object], song: Audio
+) -> None:
+    spleeter.separate(song[:, 60_000 : 60_000 + 2 * RATE], RATE)
+    assert seen == [(128, (False, False))]  # 2 s are 87 frames, the network wants a multiple of 64
+
+
+def test_within_a_long_song_both_sides_are_context(spleeter: Separator, seen: list[object], song: Audio) -> None:
+    hop = spleeter.runner.geometry.hop
+    spleeter.separate(np.tile(song[:, 30_000:], 20)[:, : 3 * hop], RATE)
+    assert sorted(seen)[-1] == (1536, (True, True))
+    assert sum(context == (False, True) for _, context in seen) == 1  # the start
+
+
+@pytest.mark.parametrize("strides", [20, 40])
+def test_what_follows_a_long_pause_comes_out_as_if_it_stood_alone(
+    spleeter: Separator, song: Audio, strides: int
+) -> None:
+    """Windows that begin or end in silence are shortened: what sounds must still come out at its place."""
+    stride = 64 * 1024  # so that the pause does not move the song on the network's grid
+    part = song[:, 60_000 : 60_000 + 2 * stride]
+    mixture = np.concatenate([part, np.zeros((2, strides * stride), np.float32), part], axis=1)
+    alone, stems = spleeter.separate(part, RATE), spleeter.separate(mixture, RATE)
+    for name, stem in alone.items():
+        assert np.abs(stems[name][:, : part.shape[1]] - stem).max() <= 1e-6
+        assert np.abs(stems[name][:, -part.shape[1] :] - stem).max() <= 1e-6
+
+
+def test_the_mask_goes_on_above_the_networks_band() -> None:
+    masks = np.zeros((1, 3, 1024), np.float32)
+    masks[:, 1, 557:] = 0.8
+    extended = extend_mask(masks, 2049)
+    assert extended.shape == (1, 3, 2049) and np.array_equal(extended[..., :1024], masks)
+    assert not extended[:, [0, 2], 1024:].any()
+    assert extended[0, 1, 1024] == pytest.approx(0.8) and extended[0, 1, -1] == pytest.approx(0.4)
+    assert (np.diff(extended[0, 1, 1024:]) < 0).all()
+
+
+def test_vocals_reach_above_11_khz(spleeter: Separator, song: Audio) -> None:
+    def high(audio: Audio) -> float:
+        spectrum = np.abs(np.fft.rfft(audio[0]))
+        return float(np.sum(spectrum[len(spectrum) * 11 // 22 :] ** 2))
+
+    stems = spleeter.separate(song, RATE)
+    assert 1e-4 < high(stems["vocals"]) / high(song) < 1
