@@ -8,12 +8,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
 from stemplug.audio.checks import Audio, check_finite, check_rate
+from stemplug.closing import Closing
 from stemplug.errors import AudioError, OptionError
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -172,7 +172,7 @@ class _FFmpeg:
         self._file.close()
 
 
-class AudioReader:
+class AudioReader(Closing):
     """A song being read, block by block; use it in a ``with`` statement.
 
     Parameters
@@ -296,11 +296,3 @@ class AudioReader:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def __enter__(self) -> AudioReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

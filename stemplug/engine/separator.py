@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from types import TracebackType
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from stemplug.audio import Audio, AudioReader, check_rate
 from stemplug.audio.checks import check_shape
 from stemplug.audio.reader import PathLike, ReaderInfo
 from stemplug.background import read_ahead
+from stemplug.closing import Closing
 from stemplug.engine.stems import Stems
 from stemplug.engine.stream import StemStream
 from stemplug.errors import AudioError, Cancelled, OptionError
@@ -215,7 +215,7 @@ class Separator:
             stream.cancel()
 
 
-class FileSeparation:
+class FileSeparation(Closing):
     """A song being separated: iterate over it once, use it in a ``with`` statement, or `read` it whole."""
 
     def __init__(
@@ -252,14 +252,6 @@ class FileSeparation:
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
-
-    def __enter__(self) -> FileSeparation:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def usable_threads() -> int:

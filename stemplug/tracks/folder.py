@@ -8,12 +8,12 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from stemplug.audio import Audio
+from stemplug.closing import Closing
 from stemplug.engine import Stems
 from stemplug.errors import OptionError, TrackError, unknown
 from stemplug.tracks.encode import TrackEncoder, check_format, check_rate_of, default_depth, open_track
@@ -109,7 +109,7 @@ def decibels(amplitude: float) -> float:
     return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else -np.inf
 
 
-class FolderWriter:
+class FolderWriter(Closing):
     """Writes stems of one song, piece by piece; leaves all files after `commit`, and none otherwise.
 
     Parameters
@@ -282,14 +282,6 @@ class FolderWriter:
             except OSError:
                 continue  # the file is thrown away
         self._staging.close()
-
-    def __enter__(self) -> FolderWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _unwritable(folder: Path, error: OSError) -> TrackError:

@@ -10,13 +10,13 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stemplug.audio import Audio
+from stemplug.closing import Closing
 
 DEPTHS = {"16": 16, "24": 24, "32f": 32}
 """Sample formats and their bits."""
@@ -43,7 +43,7 @@ def quantize(audio: Audio, bits: int) -> NDArray[np.int32]:
     return np.clip(scaled, -scale, np.nextafter(np.float32(scale), np.float32(0)), out=scaled).astype(np.int32)
 
 
-class WavWriter:
+class WavWriter(Closing):
     """A WAV file being written, block by block; the header is completed by `close`."""
 
     def __init__(
@@ -123,14 +123,6 @@ class WavWriter:
     def _patch(self, position: int, content: bytes) -> None:
         self._file.seek(position)
         self._write(content)
-
-    def __enter__(self) -> WavWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _bext(tags: TrackTags, sample_rate: int, channels: int, bits: int) -> bytes:

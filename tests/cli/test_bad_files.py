@@ -221,11 +221,9 @@ def _socket(path: Path) -> None:
             os.chdir(home)
 
 
-PATHS = {"missing folder": "none/song.wav", "name too long": "x" * 300 + ".wav"}
 BAD_PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "missing folder": (lambda path: None, "no such file"),
-    "name too long": (lambda path: None, "name too long"),
     "folder without songs": (lambda path: path.mkdir(), "no songs"),
     "folder with a folder named as a song": (lambda path: (path / "fake.wav").mkdir(parents=True), "no songs"),
     "dangling link": (lambda path: path.symlink_to("nowhere"), "no such file"),
@@ -243,7 +241,7 @@ def test_what_is_no_song_is_refused(
     tmp_path: Path, passthrough_folder: Path, capfd: pytest.CaptureFixture[str], case: str
 ) -> None:
     make, reason = BAD_PATHS[case]
-    path = tmp_path / PATHS.get(case, "song.wav")
+    path = tmp_path / ("none/song.wav" if case == "missing folder" else "song.wav")
     make(path)
     arguments = ["split", path, "-o", tmp_path / "out", "--model", passthrough_folder]
     refused(capfd, tmp_path, INPUT, *arguments, mentions=[str(path), reason])
@@ -318,6 +316,13 @@ def test_a_name_that_would_lead_out_of_the_output_is_refused(
     song.write_bytes(encoded("wav", 4000))
     arguments = ["split", song, "-o", tmp_path / "out", "--model", passthrough_folder]
     refused(capfd, tmp_path, USAGE, *arguments, mentions=[str(song), "Rename"])
+
+
+def test_a_name_that_is_too_long_for_any_file_is_refused(
+    tmp_path: Path, passthrough_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["split", tmp_path / ("x" * 300), "-o", tmp_path / "out", "--model", passthrough_folder]
+    refused(capfd, tmp_path, USAGE, *arguments, mentions=["xxx", "255 at most"])
 
 
 def _append(path: Path) -> None:
