@@ -77,7 +77,7 @@ def test_the_wheel_holds_package_and_models_without_a_compiler(wheel: Path) -> N
 def test_the_installed_wheel_finds_its_model(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    code = "import stemplug; from stemplug.cli.main import run; print(stemplug.__file__); run(['models', 'verify'])"
+    code = "import stemplug; from stemplug.cli.program import run; print(stemplug.__file__); run(['models', 'verify'])"
     out = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, *{sys.path!r}]; {code}"],
         check=True,

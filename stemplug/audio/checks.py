@@ -84,7 +84,8 @@ def as_audio(audio: object, sample_rate: int, start: int = 0) -> Audio:
     AudioError
         For integers, more than two channels, or samples that are NaN or infinite.
     """
-    checked = np.ascontiguousarray(check_shape(audio), dtype=np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is told below
+        checked = np.ascontiguousarray(check_shape(audio), dtype=np.float32)
     check_finite(checked, sample_rate, start)
     return checked
 

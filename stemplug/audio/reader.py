@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +30,7 @@ SUFFIXES = frozenset(
 # Containers that FFmpeg may open. Playlists and concatenations would let a file name other files to be read.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,asf,avi,mpegts,mpeg,flv,ac3,eac3,wv,ape,tta,amr,mp3,flac,ogg"
 _STREAMED = 0xFFFFFF00  # a header size of a recorder that could not seek back
+_STEP = 4096  # frames of a FLAC block, mostly
 _MP3_TOLERANCE = 0.98  # without a Xing header the length of an MP3 is an estimate
 
 
@@ -92,10 +95,22 @@ class _SndFile:
         if start:
             self._file.seek(start)
         while True:
-            block = self._file.read(frames, dtype="float32", always_2d=True)
-            if not len(block):
+            pieces, read, failure = [], 0, None
+            try:  # a read that fails gives nothing, so small ones lose little of what precedes the damage
+                while read < frames and len(piece := self._read(min(_STEP, frames - read))):
+                    pieces.append(piece)
+                    read += len(piece)
+            except RuntimeError as error:
+                failure = error
+            if pieces:
+                yield np.ascontiguousarray(np.concatenate(pieces).T)
+            if failure:
+                raise failure
+            if not pieces:
                 return
-            yield np.ascontiguousarray(block.T)
+
+    def _read(self, frames: int) -> Any:
+        return self._file.read(frames, dtype="float32", always_2d=True)
 
     def close(self) -> None:
         self._file.close()
@@ -122,6 +137,9 @@ class _FFmpeg:
         try:
             self._file.seek(0)
             container = av.open(self._file, options={"format_whitelist": _CONTAINERS})
+        except av.FFmpegError as error:  # some of them are an EOFError or MemoryError, some no built-in error at all
+            self._file.close()
+            raise RuntimeError(str(error)) from None
         except BaseException:
             self._file.close()
             raise
@@ -156,7 +174,7 @@ class _FFmpeg:
 
         resampler = av.AudioResampler(format="fltp")
         position, left = 0, self.frames if self.exact else None
-        for frame in self._container.decode(self._stream):
+        for frame in self._frames():
             for plane in resampler.resample(frame):
                 block = plane.to_ndarray()
                 if left is not None:  # past the edit list lies the encoder's padding
@@ -166,6 +184,14 @@ class _FFmpeg:
                 position += block.shape[1]
                 if block.shape[1] > skipped:
                     yield np.ascontiguousarray(block[:, skipped:], dtype=np.float32)
+
+    def _frames(self) -> Iterator[Any]:
+        import av
+
+        try:
+            yield from self._container.decode(self._stream)
+        except av.FFmpegError as error:
+            raise RuntimeError(str(error)) from None
 
     def close(self) -> None:
         self._container.close()
@@ -196,7 +222,7 @@ class AudioReader(Closing):
     def __init__(self, path: PathLike, start: float | None = None, end: float | None = None) -> None:
         self.path = Path(os.fsdecode(path))
         self._name = f"StemPlug cannot read '{self.path}'"
-        if (start is not None and not start >= 0) or (end is not None and not end > (start or 0)):
+        if (start is not None and not 0 <= start < inf) or (end is not None and not (start or 0) < end < inf):
             raise OptionError(f"start {start} s and end {end} s: expected 0 <= start < end.")
         self._descriptor = self._open()
         try:
@@ -249,7 +275,8 @@ class AudioReader(Closing):
             raise AudioError(f"{self._name}: it holds no samples (0 frames).")
         self._first = round((start or 0) * rate)
         self._stop = None if end is None else round(end * rate)
-        if decoder.exact and self._first >= decoder.frames:
+        # libsndfile cannot seek past what it believes is the end, even where that is an estimate.
+        if self._first >= decoder.frames > 0 and (decoder.exact or isinstance(decoder, _SndFile)):
             raise OptionError(f"start {start} s lies past the end of '{self.path}' ({decoder.frames / rate:.3f} s).")
         frames = min(decoder.frames, self._stop if self._stop is not None else decoder.frames) - self._first
         return ReaderInfo(self.path, rate, decoder.channels, frames, decoder.exact, decoder.depth, decoder.format)
@@ -264,7 +291,7 @@ class AudioReader(Closing):
             except (OSError, ValueError, RuntimeError) as error:
                 raise AudioError(
                     f"{self._name}: the stream is corrupt at {position / rate:.3f} s ({error}). "
-                    "Repair it, or separate only what precedes with --end."
+                    f"Repair it, or separate what precedes with --end {int(position / rate * 1000) / 1000}."
                 ) from None
             if block is None:
                 break
@@ -275,12 +302,22 @@ class AudioReader(Closing):
             yield block
         self._check_end(position)
 
+    def sha256(self) -> str:
+        """The hash of the file that is open, whatever lies under its name by now."""
+        digest, at = hashlib.sha256(), 0
+        while content := os.pread(self._descriptor, 1 << 20, at):
+            digest.update(content)
+            at += len(content)
+        return digest.hexdigest()
+
     def _check_end(self, position: int) -> None:
         now = os.fstat(self._descriptor)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
             raise AudioError(f"{self._name}: the file changed while it was read. Try again when it is complete.")
         rate, expected = self.info.sample_rate, self._first + self.info.frames
         if position == self._first:
+            if self._first:
+                raise OptionError(f"start {self._first / rate} s lies past the end of '{self.path}'.")
             raise AudioError(f"{self._name}: it holds no samples.")
         if position < expected * (1 if self.info.exact else _MP3_TOLERANCE):
             raise AudioError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemplug.errors import Cancelled, OptionError, StemPlugError
+from stemplug.errors import Cancelled, OptionError, StemPlugError, TrackError
 
 if TYPE_CHECKING:
     from stemplug.engine.separator import Progress
@@ -32,7 +34,7 @@ def seconds(text: str) -> float:
     """Parse seconds, "m:ss" or "h:mm:ss"."""
     try:
         parts = [float(part) for part in text.split(":")]
-        if not 1 <= len(parts) <= 3 or min(parts) < 0:
+        if not 1 <= len(parts) <= 3 or not all(0 <= part < math.inf for part in parts):
             raise ValueError
         return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
     except ValueError:
@@ -40,8 +42,10 @@ def seconds(text: str) -> float:
 
 
 def split_command(
-    songs: Annotated[list[Path], typer.Argument(metavar="SONG...", help="Audio files, or folders of them.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the stems go.")],
+    songs: Annotated[
+        list[Path], typer.Argument(metavar="SONG...", readable=False, help="Audio files, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", readable=False, help="Where the stems go.")],
     model: Annotated[str, typer.Option(help="Name or folder of a model; see 'stemplug models list'.")] = "default",
     stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems.")] = None,
     fold: Annotated[str | None, typer.Option(metavar="STEM", help="Two stems: this one and the rest.")] = None,
@@ -86,21 +90,32 @@ def split_command(
             code = code or error.exit_code
             print(f"stemplug: {error}", file=sys.stderr)
             if as_json:
-                print(json.dumps({"song": str(song), "error": str(error), "exit_code": error.exit_code}), flush=True)
+                emit(json.dumps({"song": str(song), "error": str(error), "exit_code": error.exit_code}))
     return code
 
 
 split_command.__doc__ = f"{split_command.__doc__}\n\n{EXAMPLES}"
 
 
+def emit(line: str) -> None:
+    """Print a line for programs on stdout."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
+        raise TrackError(f"cannot print '{line}': {(error.strerror or str(error)).lower()}.") from None
+
+
 def report(song: Path, result: SplitResult, as_json: bool) -> None:
     """Print paths (or JSON) on stdout, warnings on stderr."""
     if as_json:
         tracks = [{**t.as_dict(), "path": str(p)} for t, p in zip(result.tracks, result.paths, strict=True)]
-        print(json.dumps({"song": str(song), "seconds": result.seconds, "tracks": tracks}), flush=True)
+        emit(json.dumps({"song": str(song), "seconds": result.seconds, "tracks": tracks}))
     else:
         for path in result.paths:
-            print(path, flush=True)
+            emit(str(path))
     for track in result.tracks:
         if track.beyond_full_scale:
             print(

@@ -249,6 +249,10 @@ class FileSeparation(Closing):
         joined = {name: np.concatenate([p[name] for p in pieces], axis=1) for name in self.stems}
         return Stems(joined, self.info.sample_rate)
 
+    def sha256(self) -> str:
+        """The hash of the song's file; to be asked before iterating, which closes the file."""
+        return self._reader.sha256()
+
     def close(self) -> None:
         """Close the file."""
         self._reader.close()

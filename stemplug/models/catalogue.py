@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemplug.errors import ModelError, unknown
-from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest
+from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest, read_regular
 
 DEFAULT_MODEL = "spleeter-2stems"
 ENVIRONMENT = "STEMPLUG_MODELS"
@@ -33,10 +33,14 @@ class ModelFolder:
         if entry is None:
             raise ModelError(f"{self.path / FILE_NAME}: files.{key} is missing. Reinstall the model.")
         path = self.path / entry.path
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ModelError(f"{path}: leads outside the model's folder; refused. Reinstall the model.")
         try:
-            content = path.read_bytes()
+            if not path.resolve().is_relative_to(self.path.resolve()):
+                raise ModelError(f"{path}: leads outside the model's folder; refused. Reinstall the model.")
+            content = read_regular(path)
+        except RuntimeError as error:  # a loop of links, before Python 3.13
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"{path}: {error}. Reinstall the model.") from None
         except OSError as error:
             raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}. Reinstall the model.") from None
         found = hashlib.sha256(content).hexdigest()
@@ -81,7 +85,7 @@ def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
     name = DEFAULT_MODEL if text == "default" else text
     for root in search_path():
         folder = root / name
-        if name and folder.parent == root and (folder / FILE_NAME).is_file():
+        if name and folder.parent == root and os.path.isfile(folder / FILE_NAME):
             return ModelFolder(folder, read_manifest(folder))
     raise ModelError(unknown("model", name, {found.manifest.name for found in list_models()}))
 

@@ -39,4 +39,4 @@ def load(folder: ModelFolder, options: RunnerOptions) -> IdentityRunner:
         gains = {stem: float(manifest.settings["gains"][stem]) for stem in manifest.stems}
         return IdentityRunner(Geometry(**manifest.profiles[options.profile]), gains)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder.path}: settings or profile of an identity model are wrong ({error!r}).") from None
+        raise ModelError(f"{folder.path}: settings or profile of an identity model are wrong ({error}).") from None

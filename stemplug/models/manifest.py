@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -72,6 +75,14 @@ class Manifest(_Strict):
         return self
 
 
+def read_regular(path: Path) -> bytes:
+    """Read a file; raises `OSError` for pipes and devices, which would not end."""
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file")
+        return file.read()
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check ``folder/manifest.toml``.
 
@@ -84,10 +95,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ModelError(f"{path}: larger than {_MAX_BYTES} bytes, so no manifest. Reinstall the model.")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_regular(path).decode())
     except OSError as error:
         raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}. Give a model's folder or name.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid TOML ({error}). Reinstall the model.") from None
     schema = table.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:

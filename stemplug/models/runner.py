@@ -40,7 +40,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.hop < 1 or min(self.fade, self.left, self.right) < 0 or self.fade > self.hop:
-            raise ModelError(f"{self}: expected hop >= 1, 0 <= fade <= hop, left >= 0, right >= 0.")
+            raise ValueError(f"{self}: expected hop >= 1, 0 <= fade <= hop, left >= 0, right >= 0.")
 
     @property
     def window(self) -> int:

@@ -95,11 +95,11 @@ class SpleeterRunner:
         inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
         try:
             masks: Array = self._session.run(["mask"], inputs)[0]
+            return masks.reshape(len(self._masked), self._channels, -1, masks.shape[-1])
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             reason = str(error).strip().splitlines()[0][:200]
-            memory = " (out of memory? use fewer threads)" if "alloc" in reason else ""
+            memory = " (out of memory? use fewer threads)" if "alloc" in str(error).lower() else ""
             raise ModelError(f"{self._name}: inference failed: {reason}{memory}") from None
-        return masks.reshape(len(self._masked), self._channels, -1, masks.shape[-1])
 
     def _separate(self, mixture: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
         """(channels, window) to (stems, channels, window); the context comes back silent."""
@@ -197,14 +197,16 @@ def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner:
     inner = profile.frames - profile.left - profile.right
     if (
         settings.fft % settings.stft_hop
+        or settings.fft < 2 * settings.stft_hop
         or settings.bins > settings.fft // 2 + 1
         or profile.frames % settings.stride
-        or inner < settings.fft // settings.stft_hop
+        or inner - settings.fft // settings.stft_hop + 1 < max(1, 2 * profile.fade)
         or not (0 <= settings.trim[0] <= profile.left and 0 <= settings.trim[1] <= profile.right)
     ):
         raise ModelError(f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it.")
     runner = SpleeterRunner(folder, options, settings, profile)
     probe = np.zeros((manifest.channels, settings.stride, settings.bins), np.float32)
-    if runner.network(probe, (False, False)).shape != (len(manifest.stems) - 1, *probe.shape):
+    masks = runner.network(probe, (False, False))
+    if masks.dtype != np.float32 or masks.shape != (len(manifest.stems) - 1, *probe.shape):
         raise ModelError(f"{manifest.name}: the graph's masks do not fit the manifest. Reinstall the model.")
     return runner

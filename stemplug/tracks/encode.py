@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -71,20 +73,32 @@ class _SndFileWriter:
             "mp3": ("MP3", "MPEG_LAYER_III", 0.0),  # 320 kbit/s
         }[format]
         self._path, self._bits, self._frames = path, int(depth) if depth else None, 0
-        self._file = soundfile.SoundFile(
-            path, "w", sample_rate, channels, subtype, format=kind, compression_level=level
-        )
-        self._file.title = _printable(tags.stem)
-        self._file.album = _printable(tags.song)
-        self._file.comment = _printable(tags.description)
+        with self._whole():
+            self._file = soundfile.SoundFile(
+                path, "w", sample_rate, channels, subtype, format=kind, compression_level=level
+            )
+            self._file.title = _printable(tags.stem)
+            self._file.album = _printable(tags.song)
+            self._file.comment = _printable(tags.description)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """libsndfile's errors are no OSError."""
+        import soundfile
+
+        try:
+            yield
+        except soundfile.LibsndfileError as error:
+            raise TrackError(f"'{self._path}' was not written whole ({error}). Is the disk full?") from None
 
     def write(self, audio: Audio) -> None:
-        for start in range(0, audio.shape[1], _BLOCK):
-            block = audio[:, start : start + _BLOCK]
-            if self._bits:
-                self._file.write(quantize(block, self._bits) << (32 - self._bits))
-            else:
-                self._file.write(block.T)
+        with self._whole():
+            for start in range(0, audio.shape[1], _BLOCK):
+                block = audio[:, start : start + _BLOCK]
+                if self._bits:
+                    self._file.write(quantize(block, self._bits) << (32 - self._bits))
+                else:
+                    self._file.write(block.T)
         self._frames += audio.shape[1]
 
     def close(self) -> None:
@@ -92,12 +106,10 @@ class _SndFileWriter:
 
         if self._file.closed:
             return
-        self._file.close()
-        # libsndfile's codecs do not report a disk that is full, so look at what arrived.
-        try:
+        with self._whole():
+            self._file.close()
+            # libsndfile's codecs do not report a disk that is full, so look at what arrived.
             found = soundfile.info(self._path).frames
-        except soundfile.LibsndfileError as error:
-            raise TrackError(f"'{self._path}' was not written whole ({error}). Is the disk full?") from None
         if found != self._frames:
             raise TrackError(f"'{self._path}': {found} frames of {self._frames} written. Is the disk full?")
 

@@ -156,9 +156,9 @@ class FolderWriter(Closing):
         check_rate_of(options.format, sample_rate)
         targets = [track_path(options.name, song, stem, model, options.format) for stem in stems]
         targets.append(self._report_path(song, model))
-        self._check_targets(folder, targets, song)
         self._tracks: dict[str, _Track] = {}
         try:
+            self._check_targets(folder, targets, song)
             self._staging = Staging(folder, targets)
         except TrackError:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterable
@@ -122,8 +121,9 @@ def split(
             options=options,
             start=first,
         ) as writer:
+            digest = pieces.sha256()
             frames = _separate(pieces, writer, separator, selection)
-            about = _provenance(separator, selection, pieces, frames)
+            about = _provenance(separator, selection, pieces, frames, digest)
             with separator.watch("encode"):
                 paths, tracks = writer.commit(about)
     return SplitResult(path, paths, tracks, frames / info.sample_rate)
@@ -144,11 +144,11 @@ def _separate(pieces: FileSeparation, writer: FolderWriter, separator: Separator
     return frames
 
 
-def _provenance(separator: Separator, selection: Selection, pieces: FileSeparation, frames: int) -> dict[str, Any]:
+def _provenance(
+    separator: Separator, selection: Selection, pieces: FileSeparation, frames: int, digest: str
+) -> dict[str, Any]:
     """What ``stems.json`` says of how the tracks were made."""
     manifest, info = separator.manifest, pieces.info
-    with open(info.path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "stemplug": stemplug.__version__,
         "song": {

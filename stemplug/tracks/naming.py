@@ -29,7 +29,7 @@ def find_songs(inputs: Iterable[PathLike]) -> list[Path]:
     songs: list[Path] = []
     for entry in inputs:
         path = Path(os.fsdecode(entry))
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike Path.is_dir, False for a name that is too long
             songs.append(path)
             continue
         found = [
@@ -51,9 +51,12 @@ def _hidden(path: Path) -> bool:
 def check_template(template: str) -> None:
     """Raise `OptionError` unless ``template`` is a relative path with the field {stem}."""
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+        parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise OptionError(f"--name '{template}': {error}. Example: '{DEFAULT_NAME}'.") from None
+    fields = {field for _, field, _, _ in parsed if field is not None}
+    if any(spec or conversion for _, _, spec, conversion in parsed):
+        raise OptionError(f"--name '{template}': fields take no ':' and no '!'. Example: '{DEFAULT_NAME}'.")
     for field in fields - set(_FIELDS):
         raise OptionError(f"--name '{template}': {unknown('field', field, _FIELDS)}")
     if "stem" not in fields:
@@ -68,7 +71,7 @@ def track_path(template: str, song: Path, stem: str, model: str, suffix: str) ->
     name = song.stem or song.name
     path = Path(template.format(song=name, stem=stem, model=model) + "." + suffix)
     if path.is_absolute() or ".." in path.parts or name in (".", ".."):
-        raise OptionError(f"'{song}' would be written to '{path}', out of the output folder. Change --name.")
+        raise OptionError(f"'{song}' would be written to '{path}', out of the output folder. Rename the song.")
     for part in path.parts:
         if len(os.fsencode(part)) > _NAME_BYTES:
             raise OptionError(

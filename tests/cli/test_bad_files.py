@@ -23,7 +23,7 @@ import soundfile
 
 from stemplug import Separator, split
 from stemplug.audio import AudioReader
-from stemplug.cli.main import INPUT, USAGE, run
+from stemplug.cli.program import INPUT, USAGE, run
 from stemplug.errors import AudioError
 from tests.audio.test_fuzz import SUFFIXES, encoded
 from tests.conftest import RATE, Command

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import soundfile
 
-from stemplug.cli.main import INPUT, OUTPUT, USAGE, run
+from stemplug.cli.program import INPUT, OUTPUT, USAGE, run
 from tests.audio.test_fuzz import SUFFIXES, encoded
 from tests.cli.test_bad_files import WITHOUT_PRIVILEGES, check_message, contents, limited, refused
 from tests.conftest import RATE

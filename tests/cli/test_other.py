@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import stemplug
-from stemplug.cli.main import run as run_command
+from stemplug.cli.program import run as run_command
 from stemplug.engine import installed_models
 from tests.conftest import Command, write_passthrough
 

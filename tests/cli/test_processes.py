@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemplug.cli.main import INPUT, INTERRUPTED, OUTPUT, TERMINATED
+from stemplug.cli.program import INPUT, INTERRUPTED, OUTPUT, TERMINATED
 from tests.audio.test_fuzz import encoded
 from tests.cli.test_bad_files import check_message, contents, limited
 from tests.conftest import RATE

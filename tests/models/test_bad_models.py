@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from stemplug import Separator
-from stemplug.cli.main import run
+from stemplug.cli.program import run
 from stemplug.errors import ModelError
 from tests.conftest import PASSTHROUGH
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -53,8 +54,10 @@ def options(
     """Takes songs apart into stems: vocals, drums, bass and the rest."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    for other in (signal.SIGINT, signal.SIGTERM):  # once is enough; cleaning up takes a moment
+        signal.signal(other, signal.SIG_IGN)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def say(message: str) -> None:
@@ -65,11 +68,14 @@ def say(message: str) -> None:
 def run(arguments: list[str]) -> int:
     """Run the program and return its exit code; every error ends in one message, without a traceback."""
     try:
-        code = app(arguments or ["--help"], standalone_mode=False, prog_name="stemplug")
-        sys.stdout.flush()
-        if not arguments:
-            return USAGE
+        # Not app(): it would turn Ctrl-C and a closed pipe into exit codes of its own.
+        with typer.main.get_command(app).make_context("stemplug", list(arguments) or ["--help"]) as invocation:
+            code = invocation.command.invoke(invocation)
+        if sys.stdout:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except typer.Exit as done:
+        return done.exit_code if arguments else USAGE
     except StemPlugError as error:
         say(str(error))
         return error.exit_code
@@ -103,10 +109,23 @@ def run(arguments: list[str]) -> int:
         return INTERNAL
 
 
+def _tidy_descriptors() -> None:
+    """No file of ours may become descriptor 1 or 2, where libraries print; and what they print stays out of sight."""
+    with suppress(OSError):
+        while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        if sys.stderr and not os.environ.get("STEMPLUG_DEBUG"):
+            sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+            os.dup2(null, 2)
+        os.close(null)
+
+
 def main() -> NoReturn:
     """Entry point of the program."""
+    _tidy_descriptors()
     for stream in (sys.stdout, sys.stderr):  # file names need not be valid text
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     sys.exit(run(sys.argv[1:]))
