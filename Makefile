@@ -41,7 +41,7 @@ bench: setup
 
 # Broken audio files by the thousand; the unit tests run a short form.
 fuzz: setup
-	STEMPLUG_FUZZ=2000 $(BIN)/python -m pytest tests/audio/test_fuzz.py --timeout 3000
+	STEMPLUG_FUZZ=6000 $(BIN)/python -m pytest tests/audio/test_fuzz.py --timeout 3000
 
 # Take the newest versions of all dependencies.
 lock:
