@@ -1,6 +1,6 @@
 """The level at which a model hears a song: the same for every song, however loud it was mastered.
 
-Networks are not level-invariant: Spleeter's masks lose 1.6 dB SDR on songs 12 dB down, all of it 40 dB down. So the
+Networks are not level-invariant: Spleeter's masks lose 2 dB SDR on songs 12 dB down, all of it 40 dB down. So the
 input is raised to a reference level by a gain that follows the loudest passage within some seconds, and the stems are
 lowered by the same gain. The gain depends on the song alone, not on how it is cut into windows, so neighbouring windows
 agree; it is exact under scaling; and it is slow, so the dynamics within a phrase stay as they were.
