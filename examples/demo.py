@@ -16,7 +16,6 @@ import numpy as np
 import soundfile
 
 import stemplug
-from stemplug.tracks import FolderFormat
 
 OUTPUT = Path("stems")
 
@@ -49,7 +48,7 @@ def main() -> None:
     song = Path(sys.argv[1]) if len(sys.argv) > 1 else example_song()
     separator = stemplug.Separator()
     start = time.perf_counter()
-    result = stemplug.split(song, OUTPUT, separator=separator, options=FolderFormat(overwrite=True))
+    result = stemplug.split(song, OUTPUT, separator=separator, options=stemplug.FolderFormat(overwrite=True))
     elapsed = time.perf_counter() - start
     print(f"{song.name}: {result.seconds:.1f} s of music in {elapsed:.2f} s with {separator.manifest.name}")
     truth = true_stems(song) if song == example_song() else {}

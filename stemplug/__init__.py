@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TrackError,
         WorkerError,
     )
-    from stemplug.tracks import split
+    from stemplug.tracks import FolderFormat, Selection, SplitResult, split
 
 # Names are imported at first use, so that `import stemplug` is quick and pulls in no heavy library.
 _EXPORTS = {
@@ -28,6 +28,9 @@ _EXPORTS = {
     "StemStream": "stemplug.engine",
     "Stems": "stemplug.engine",
     "separate": "stemplug.engine",
+    "FolderFormat": "stemplug.tracks",
+    "Selection": "stemplug.tracks",
+    "SplitResult": "stemplug.tracks",
     "split": "stemplug.tracks",
     "AudioError": "stemplug.errors",
     "Cancelled": "stemplug.errors",
@@ -44,11 +47,14 @@ __all__ = [
     "AudioError",
     "Cancelled",
     "FileSeparation",
+    "FolderFormat",
     "ModelError",
     "OptionError",
     "PluginError",
+    "Selection",
     "Separator",
     "SessionError",
+    "SplitResult",
     "StemPlugError",
     "StemStream",
     "Stems",

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 _END = object()
+_POLL_SECONDS = 0.1
 
 
-def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield ``items``, made by a thread of its own up to ``depth`` items ahead; its errors are raised here."""
+def join(thread: threading.Thread) -> None:
+    """Wait for the end of ``thread``, also when interrupted: what it uses must not be closed under it.
+
+    An interrupt is raised afterwards.
+    """
+    interrupt: BaseException | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except BaseException as error:
+            interrupt = error
+    if interrupt:
+        raise interrupt
+
+
+def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Yield ``items``, made by a thread of its own up to ``depth`` items ahead; its errors are raised here.
+
+    When the generator ends or is closed, the thread has ended.
+    """
     waiting: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
@@ -21,7 +41,7 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     def put(item: object) -> None:
         while not stopped.is_set():
             try:
-                return waiting.put(item, timeout=0.1)
+                return waiting.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
 
@@ -36,28 +56,29 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         put(_END)
 
     thread = threading.Thread(target=produce, name="stemplug-read", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while (item := waiting.get()) is not _END:
             yield item  # type: ignore[misc]
         if failure:
             raise failure[0]
     finally:
         stopped.set()
-        thread.join()
+        join(thread)
 
 
 class WriteBehind(Generic[T]):
     """Call ``write`` on a thread of its own for each item that is put, in order; a ``with`` block waits for the last.
 
     What ``write`` raises is raised by the next `put` or at the end of the block. If the block itself fails, items that
-    wait are dropped.
+    wait are dropped. In any case the thread has ended when the block has.
     """
 
     def __init__(self, write: Callable[[T], None], depth: int) -> None:
         self._write = write
         self._waiting: queue.Queue[object] = queue.Queue(depth)
         self._failure: BaseException | None = None
+        self._ending = threading.Event()
         self._dropping = False
         self._thread = threading.Thread(target=self._consume, name="stemplug-write", daemon=True)
 
@@ -68,7 +89,15 @@ class WriteBehind(Generic[T]):
         self._waiting.put(item)
 
     def _consume(self) -> None:
-        while (item := self._waiting.get()) is not _END:
+        while True:
+            try:
+                item = self._waiting.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if self._ending.is_set():
+                    return
+                continue
+            if item is _END:
+                return
             if self._failure or self._dropping:
                 continue
             try:
@@ -84,7 +113,9 @@ class WriteBehind(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dropping = error is not None
-        self._waiting.put(_END)
-        self._thread.join()
+        self._ending.set()
+        with suppress(queue.Full):  # only sooner: the thread looks at `_ending` when there is nothing left
+            self._waiting.put_nowait(_END)
+        join(self._thread)
         if error is None and self._failure:
             raise self._failure

@@ -16,11 +16,13 @@ import numpy as np
 
 from stemplug.audio import Audio, AudioReader
 from stemplug.engine import Separator
+from stemplug.errors import OptionError
 from stemplug.machine import describe_machine
 from stemplug.tracks import FolderFormat, split
 from stemplug.tracks.wav import TrackTags, WavWriter
 
 RATE = 44100
+MAX_SECONDS = 36_000
 _PIECE = 1 << 20
 
 
@@ -85,8 +87,10 @@ def measure(
 ) -> BenchResult:
     """Measure ``song``, or ``seconds`` of made noise (the time does not depend on what is heard).
 
-    Raises what `Separator` and `split` raise.
+    Raises what `Separator` and `split` raise, and `OptionError` for a length that is none.
     """
+    if not 1 <= seconds <= MAX_SECONDS or rounds < 1:
+        raise OptionError(f"{seconds} s, {rounds} rounds: expected 1 to {MAX_SECONDS} s and at least one round.")
     separator = Separator(model, threads=threads, device=device)
     separator.runner.infer_once()
     loaded = _peak_memory()

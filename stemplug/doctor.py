@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,10 @@ class Examination:
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return all that was found as JSON types."""
+        return {"facts": self.facts, "problems": self.problems, "exit_code": self.exit_code}
+
     def text(self) -> str:
         """Return aligned ``key: value`` lines, then the problems."""
         width = max(map(len, self.facts)) + 1
@@ -56,7 +62,7 @@ def examine() -> Examination:
     facts["system"] = f"{platform.platform()}; {describe_machine()}"
     facts["threads"] = f"{usable_threads()} usable"
     for library in LIBRARIES:
-        facts[library] = importlib.metadata.version(library)
+        facts[library] = _version(library)
     _try_models(found)
     _try_devices(found)
     _try_formats(found)
@@ -65,6 +71,12 @@ def examine() -> Examination:
     facts["model folders"] = os.pathsep.join(map(str, search_path()))
     facts[ENVIRONMENT] = os.environ.get(ENVIRONMENT, "(not set)")
     return found
+
+
+def _version(library: str) -> str:
+    """Of the module, where it tells it: another package may have brought it, as onnxruntime-gpu does onnxruntime."""
+    module = importlib.import_module(library)
+    return str(getattr(module, "__version__", None) or importlib.metadata.version(library))
 
 
 def _try_models(found: Examination) -> None:

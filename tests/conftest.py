@@ -113,11 +113,10 @@ def command(tmp_path: Path, passthrough_folder: Path) -> Command:
             [sys.executable, "-m", "stemplug", *map(os.fspath, map(_path, arguments))],
             cwd=cwd,
             env={**os.environ, "STEMPLUG_MODELS": str(env_models), "COLUMNS": "100"},
-            capture_output=True,
             text=True,
             errors="surrogateescape",
             timeout=120,
-            **options,  # type: ignore[call-overload]
+            **{"capture_output": True, **options},  # type: ignore[call-overload]
         )
 
     return run

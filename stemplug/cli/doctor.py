@@ -16,5 +16,5 @@ def doctor_command(
     from stemplug.doctor import examine
 
     report = examine()
-    print(json.dumps(report.facts, indent=1) if as_json else report.text())
+    print(json.dumps(report.as_dict(), indent=1) if as_json else report.text())
     return report.exit_code

@@ -41,7 +41,6 @@ def verify(
     """Compare every file of the models with the hash in its manifest."""
     from stemplug.engine import installed_models, model_info
 
-    for name in models or [entry.name for entry in installed_models()]:
-        entry = model_info(name)
+    for entry in [model_info(name) for name in models] if models else installed_models():
         entry.verify()
         print(f"{entry.name}: ok ({entry.path})")

@@ -6,6 +6,7 @@ be used; 5 the plugin or its worker; 6 tracks that cannot be written; 130 interr
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -94,19 +95,30 @@ def run(arguments: list[str]) -> int:
         # What reads our paths has gone. The songs so far are written; Python must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OUTPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            return _internal(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        say(f"cannot print the result: {(error.strerror or str(error)).lower()}.")
+        return OUTPUT
     except MemoryError:
         say("out of memory. Use fewer --threads, close other programs, or split a part with --start and --end.")
         return INPUT
     except Exception as error:
-        if os.environ.get("STEMPLUG_DEBUG"):
-            raise
-        text = str(error).strip().splitlines()
-        say(
-            f"internal error, please report: {type(error).__name__}: {text[0] if text else ''} "
-            f"(stemplug {stemplug.__version__}, Python {sys.version.split()[0]}, {sys.platform}). "
-            "STEMPLUG_DEBUG=1 shows where."
-        )
-        return INTERNAL
+        return _internal(error)
+
+
+def _internal(error: Exception) -> int:
+    """Say that the fault is ours, in one message; with STEMPLUG_DEBUG let Python show where."""
+    if os.environ.get("STEMPLUG_DEBUG"):
+        raise error
+    text = str(error).strip().splitlines()
+    say(
+        f"internal error, please report: {type(error).__name__}: {text[0] if text else ''} "
+        f"(stemplug {stemplug.__version__}, Python {sys.version.split()[0]}, {sys.platform}). "
+        "STEMPLUG_DEBUG=1 shows where."
+    )
+    return INTERNAL
 
 
 def _tidy_descriptors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemplug.errors import Cancelled, OptionError, StemPlugError, TrackError
+from stemplug.errors import OptionError, StemPlugError, TrackError
 
 if TYPE_CHECKING:
     from stemplug.engine.separator import Progress
@@ -43,11 +44,11 @@ def seconds(text: str) -> float:
 
 def split_command(
     songs: Annotated[
-        list[Path], typer.Argument(metavar="SONG...", readable=False, help="Audio files, or folders of them.")
+        list[Path], typer.Argument(metavar="SONG", readable=False, help="Audio files, or folders of them.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", readable=False, help="Where the stems go.")],
     model: Annotated[str, typer.Option(help="Name or folder of a model; see 'stemplug models list'.")] = "default",
-    stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems.")] = None,
+    stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these, say vocals.")] = None,
     fold: Annotated[str | None, typer.Option(metavar="STEM", help="Two stems: this one and the rest.")] = None,
     format: Annotated[str, typer.Option(help="wav, flac, ogg or mp3.")] = "wav",
     bit_depth: Annotated[str | None, typer.Option(help="16, 24, 32f.", show_default="the song's, at least 24")] = None,
@@ -62,8 +63,8 @@ def split_command(
 ) -> int:
     """Split songs into stems.
 
-    The paths of the tracks are printed one a line. A song that fails is reported and the others go on; the exit code is
-    then that of the first failure.
+    The default model makes vocals and accompaniment; --fold vocals calls the rest instrumental. The tracks' paths are
+    printed one a line. A song that fails is reported and the others go on; the exit code is that of the first failure.
     """
     from stemplug.engine import Separator
     from stemplug.tracks import FolderFormat, Selection, duration, plan, split
@@ -84,8 +85,6 @@ def split_command(
                     song, output, separator=separator, selection=selection, options=options, progress=progress
                 )
             report(song, result, as_json)
-        except Cancelled:
-            raise
         except StemPlugError as error:
             code = code or error.exit_code
             print(f"stemplug: {error}", file=sys.stderr)
@@ -94,7 +93,7 @@ def split_command(
     return code
 
 
-split_command.__doc__ = f"{split_command.__doc__}\n\n{EXAMPLES}"
+split_command.__doc__ = f"{inspect.cleandoc(split_command.__doc__ or '')}\n\n{EXAMPLES}"
 
 
 def emit(line: str) -> None:
@@ -117,12 +116,20 @@ def report(song: Path, result: SplitResult, as_json: bool) -> None:
         for path in result.paths:
             emit(str(path))
     for track in result.tracks:
-        if track.beyond_full_scale:
+        if track.saturated:
+            what = (
+                f"{track.stem}: {track.beyond_full_scale} samples lay beyond full scale (peak {track.peak_db:+.1f} dB)"
+            )
             print(
-                f"stemplug: {song.name}: {track.stem}: {track.beyond_full_scale} samples lie beyond full scale "
-                f"(peak {track.peak_db:+.1f} dB). --bit-depth 32f keeps them, --clip rescale turns all stems down.",
+                f"stemplug: {printable(song.name)}: {what} and were cut off. "
+                "WAV with --bit-depth 32f keeps them, --clip rescale turns all stems down.",
                 file=sys.stderr,
             )
+
+
+def printable(name: str) -> str:
+    """A file's name as a terminal may show it."""
+    return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
 
 
 @contextmanager
@@ -132,7 +139,7 @@ def progress_bar(song: Path, seconds: float) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    label = song.name.encode("utf-8", "replace").decode()
+    label = printable(song.name)
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -149,4 +156,5 @@ def progress_bar(song: Path, seconds: float) -> Iterator[Progress]:
     with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=1.0, speed="")
         yield lambda fraction, stage: bar.update(task, completed=fraction, speed=speed(fraction))
-    console.print(f"{label}: {seconds:.0f} s of music in {time.monotonic() - begin:.1f} s, {speed(1)}", markup=False)
+    line = f"{label}: {seconds:.0f} s of music in {time.monotonic() - begin:.1f} s, {speed(1)}"
+    console.print(line, markup=False, emoji=False, soft_wrap=True)

@@ -41,7 +41,7 @@ def _info(folder: ModelFolder) -> ModelInfo:
         licence=manifest.licence,
         stems=tuple(manifest.stems),
         path=folder.path,
-        default=manifest.name == DEFAULT_MODEL,
+        default=folder.path.name == manifest.name == DEFAULT_MODEL,
         manifest=manifest.model_dump(mode="json", by_alias=True),
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 
@@ -180,7 +181,7 @@ class Separator:
         frames: int,
         progress: Progress | None,
         cancel: threading.Event | None,
-    ) -> Iterator[Stems]:
+    ) -> Generator[Stems, None, None]:
         """Push ``blocks`` through a stream, keeping all lanes busy, and yield what is ready."""
         stream = self.stream(sample_rate)
         queued = self.lanes + 1  # one more than can run, so that no lane waits for the next
@@ -225,12 +226,23 @@ class FileSeparation(Closing):
         self.stems = separator.stems
         self._separator, self._reader = separator, reader
         self._progress, self._cancel = progress, cancel
+        self._blocks: Generator[Audio, None, None] | None = None
+        self._closed = False
 
     def __iter__(self) -> Iterator[Stems]:
-        separator, info = self._separator, self.info
-        blocks = read_ahead(self._decoded(), READ_AHEAD)
+        if self._blocks or self._closed:
+            raise OptionError(f"'{self.info.path}' was read or closed already; open it again.")
+        self._blocks = read_ahead(self._decoded(), READ_AHEAD)
+        return self._pieces(self._blocks)
+
+    def _pieces(self, blocks: Iterable[Audio]) -> Iterator[Stems]:
+        info, run = self.info, self._separator._run
         try:
-            yield from separator._run(blocks, info.sample_rate, info.frames, self._progress, self._cancel)
+            with closing(run(blocks, info.sample_rate, info.frames, self._progress, self._cancel)) as pieces:
+                for stems in pieces:
+                    yield stems
+                    if self._closed:
+                        raise OptionError(f"'{info.path}' was closed while it was read.")
         finally:
             self.close()
 
@@ -251,10 +263,15 @@ class FileSeparation(Closing):
 
     def sha256(self) -> str:
         """The hash of the song's file; to be asked before iterating, which closes the file."""
+        if self._closed:
+            raise OptionError(f"'{self.info.path}' was closed already; open it again.")
         return self._reader.sha256()
 
     def close(self) -> None:
-        """Close the file."""
+        """End decoding and close the file."""
+        self._closed = True
+        if self._blocks:
+            self._blocks.close()  # the thread that decodes must end before what it reads is closed
         self._reader.close()
 
 
@@ -264,11 +281,16 @@ def usable_threads() -> int:
     return min(cores, MAX_THREADS)
 
 
+_shared: dict[Path, Separator] = {}
+_shared_lock = threading.Lock()
+
+
 def separate(audio: object, sample_rate: int, *, model: str | os.PathLike[str] = "default") -> Stems:
     """Take a song apart with a model that stays loaded: `Separator.separate` in one call."""
-    return _shared_separator(os.fspath(model)).separate(audio, sample_rate)
-
-
-@lru_cache(maxsize=2)
-def _shared_separator(model: str) -> Separator:
-    return Separator(model)
+    folder = find_model(model).path
+    with _shared_lock:
+        if folder not in _shared:
+            _shared.clear()  # one at a time: who needs more makes Separators
+            _shared[folder] = Separator(folder)
+        separator = _shared[folder]
+    return separator.separate(audio, sample_rate)

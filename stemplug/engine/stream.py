@@ -63,6 +63,7 @@ class StemStream:
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
         self._channels = 0
         self._flushed = False
+        self._failure: BaseException | None = None
 
     def push(self, block: object) -> Stems:
         """Take a block, floats ``(channels, frames)`` of any length; return the stems that are ready (maybe 0 frames).
@@ -84,6 +85,7 @@ class StemStream:
 
     def feed(self, block: object) -> None:
         """Take a block and start the windows that it completes, without waiting for them."""
+        self._check_usable()
         if self._flushed:
             raise OptionError("this stream was flushed; open another with Separator.stream().")
         audio = as_audio(block, self.sample_rate, self._mixture.end if self._channels else 0)
@@ -91,12 +93,13 @@ class StemStream:
             self._open(audio.shape[0])
         if audio.shape[0] != self._channels:
             raise AudioError(f"a block of {audio.shape[0]} channels; the stream began with {self._channels}.")
-        if isinstance(block, np.ndarray) and np.may_share_memory(audio, block):
+        if np.may_share_memory(audio, np.asarray(block)):
             audio = audio.copy()  # the caller may reuse its buffer
         self._take(audio, last=False)
 
     def end(self) -> None:
         """Start the last windows, without waiting for them."""
+        self._check_usable()
         if self._flushed:
             return
         if not self._channels:
@@ -109,15 +112,25 @@ class StemStream:
 
         ``waiting`` is called about three times a second; what it raises ends the wait.
         """
-        while len(self._pending) > in_flight:
-            future = self._pending[0]
-            while not future.done():
-                if waiting:
-                    waiting()
-                _wait(future, 0.3)
-            self._pending.popleft()
-            self._overlap(future.result())
-        return self._emit(last=self._flushed and not self._pending)
+        self._check_usable()
+        try:
+            while len(self._pending) > in_flight:
+                future = self._pending[0]
+                while not future.done():
+                    if waiting:
+                        waiting()
+                    _wait(future, 0.3)
+                self._overlap(future.result())
+                self._pending.popleft()
+            return self._emit(last=self._flushed and not self._pending)
+        except BaseException as error:
+            self._failure = error  # a window is missing: what followed would be out of place
+            self.cancel()
+            raise
+
+    def _check_usable(self) -> None:
+        if self._failure:
+            raise OptionError(f"this stream has failed ({self._failure}); open another with Separator.stream().")
 
     @property
     def in_flight(self) -> int:
@@ -131,7 +144,6 @@ class StemStream:
 
     def _open(self, channels: int) -> None:
         """Set up all state, once the number of channels is known."""
-        self._channels = channels
         rate, rows = self._manifest.sample_rate, len(self._estimated) * channels
         self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted
         self._input = Timeline(channels)  # at the model's rate, kept until no window needs it
@@ -143,6 +155,7 @@ class StemStream:
         fade = self._runner.geometry.fade
         self._tail = np.zeros((rows, fade), np.float32)
         self._ramp = ((np.arange(fade) + 0.5) / max(1, fade)).astype(np.float32)
+        self._channels = channels
 
     def _take(self, audio: Audio, last: bool) -> None:
         geometry = self._runner.geometry

@@ -86,8 +86,18 @@ def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
     for root in search_path():
         folder = root / name
         if name and folder.parent == root and os.path.isfile(folder / FILE_NAME):
-            return ModelFolder(folder, read_manifest(folder))
+            return _named(folder)
+    if os.path.isfile(Path(text) / FILE_NAME):
+        return find_model(Path(text))
     raise ModelError(unknown("model", name, {found.manifest.name for found in list_models()}))
+
+
+def _named(folder: Path) -> ModelFolder:
+    """Read a model that is found by the name of its folder."""
+    manifest = read_manifest(folder)
+    if manifest.name != folder.name:
+        raise ModelError(f"{folder}: the manifest's name is '{manifest.name}'. Rename the folder so.")
+    return ModelFolder(folder, manifest)
 
 
 def list_models() -> list[ModelFolder]:
@@ -96,7 +106,7 @@ def list_models() -> list[ModelFolder]:
     for root in search_path():
         for path in sorted(root.glob(f"*/{FILE_NAME}")):
             try:
-                found.setdefault(path.parent.name, ModelFolder(path.parent, read_manifest(path.parent)))
+                found.setdefault(path.parent.name, _named(path.parent))
             except ModelError:
                 continue
     return list(found.values())

@@ -54,7 +54,7 @@ class Manifest(_Strict):
     licence: str
     origin: str
     family: Name
-    stems: Annotated[list[Name], Field(min_length=1, max_length=16)]
+    stems: Annotated[list[Name], Field(min_length=2, max_length=16)]
     residual: Name
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)]
     channels: Annotated[int, Field(ge=1, le=2)]

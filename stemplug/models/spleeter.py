@@ -139,7 +139,7 @@ class SpleeterRunner:
         if not len(sounding) or sounding[-1] < left or sounding[0] >= left + self._inner:
             return masks
         # The first frame with sound holds only the end of the transform's window, so it may be cut off as well.
-        start = int(sounding[0] + 1) // stride * stride
+        start = min(int(sounding[0]) + 1, left + self._inner - 1) // stride * stride
         start = start if start >= left else 0
         stop = min(frames, start - (start - int(sounding[-1]) - 1) // stride * stride)
         context = start == 0, stop == frames

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -60,13 +62,17 @@ class FolderFormat:
 
 @dataclass
 class TrackReport:
-    """A written track: level in dBFS (RMS), peak in dBFS, samples beyond full scale before ``clip`` acted."""
+    """A written track: level in dBFS (RMS), peak in dBFS, samples beyond full scale before ``clip`` acted.
+
+    ``saturated`` tells whether those were cut off unasked, because the format holds no more.
+    """
 
     stem: str
     file: str
     level_db: float = -np.inf
     peak_db: float = -np.inf
     beyond_full_scale: int = 0
+    saturated: bool = False
     sha256: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,9 +165,7 @@ class FolderWriter(Closing):
         self._tracks: dict[str, _Track] = {}
         try:
             self._check_targets(folder, targets, song)
-            self._staging = Staging(folder, targets)
-        except TrackError:
-            raise
+            self._staging = Staging(folder, targets, overwrite=options.overwrite)
         except OSError as error:
             raise _unwritable(folder, error) from None
         try:
@@ -190,9 +194,10 @@ class FolderWriter(Closing):
 
     def _report_path(self, song: Path, model: str) -> Path:
         """Beside the tracks: ``stems.json`` in a folder of the song's own, else with the song's name before it."""
-        parent, _, _ = self._options.name.rpartition("/")
-        name = REPORT if "{song}" in parent else f"{song.stem}.{REPORT}"
-        return track_path(self._options.name, song, "any", model, "any").parent / name
+        folders = self._options.name.split("/")[:-1]
+        shared = "/".join(itertools.takewhile(lambda folder: "{stem}" not in folder, folders))
+        parent = track_path(f"{shared}/x", song, "", model, "x").parent if shared else Path()
+        return parent / (REPORT if "{song}" in shared else f"{song.stem}.{REPORT}")
 
     def _check_targets(self, folder: Path, targets: list[Path], song: Path) -> None:
         for target in targets:
@@ -203,11 +208,12 @@ class FolderWriter(Closing):
                 raise OptionError(f"'{path}' is a folder, and a track of that name is to be written. Choose another.")
             if os.path.lexists(path) and not self._options.overwrite:
                 raise OptionError(f"'{path}' exists. Use --overwrite to replace it, or another output folder.")
+        # Under the lock it is looked at again, when all is written: see Staging.commit.
 
     def _check_space(self, frames: int) -> None:
-        if self._options.format != "wav":
-            return
-        needed = frames * self._channels * DEPTHS[self._depth or "24"] // 8
+        """What can be told beforehand: the size of WAV files, and of the floats that wait for `--clip rescale`."""
+        bits = DEPTHS[self._depth or "24"] if self._options.format == "wav" else 0
+        needed = frames * self._channels * max(bits, DEPTHS[_SPOOL] if self._spooling else 0) // 8
         free = shutil.disk_usage(self._staging.folder).free
         if needed > free:
             raise TrackError(
@@ -251,13 +257,14 @@ class FolderWriter(Closing):
             if self._spooling:
                 self._respool(gain)
             reports = [track.finish(gain) for track in self._tracks.values()]
+            for report in reports:
+                unasked = self._options.clip == "none" and self._depth != "32f"
+                report.saturated = unasked and report.beyond_full_scale > 0
             written = {"format": self._options.format, "bit_depth": self._depth, "clip": self._options.clip}
             content = {**about, "written": {**written, "gain": gain}, "stems": [report.as_dict() for report in reports]}
             path = self._staging.path(len(reports))
             path.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
             return self._staging.commit()[:-1], reports
-        except TrackError:
-            raise
         except OSError as error:
             raise _unwritable(self._staging.root, error) from None
 
@@ -285,5 +292,11 @@ class FolderWriter(Closing):
 
 
 def _unwritable(folder: Path, error: OSError) -> TrackError:
+    if isinstance(error, TrackError):
+        return error
     reason = (error.strerror or str(error)).lower()
-    return TrackError(f"cannot write to '{folder}': {reason}. Choose another folder, or free some space.")
+    if isinstance(error, FileExistsError) and str(error.filename).startswith(f"{folder}{os.sep}"):
+        return TrackError(f"'{error.filename}' has appeared meanwhile. Use --overwrite to replace it.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "Choose another folder, or free some space." if full else "Choose another folder or --name."
+    return TrackError(f"cannot write to '{folder}': {reason}. {advice}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import string
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from stemplug.audio.reader import SUFFIXES, PathLike
@@ -19,7 +20,8 @@ _NAME_BYTES = 255
 def find_songs(inputs: Iterable[PathLike]) -> list[Path]:
     """Return the songs that ``inputs`` name: files as they are, folders searched through, in order.
 
-    In folders, files are taken by their suffix; hidden ones and links to folders are passed over.
+    In folders, files are taken by their suffix; hidden ones, links to folders, and tracks that StemPlug wrote there (a
+    ``stems.json`` beside them names them) are passed over.
 
     Raises
     ------
@@ -38,10 +40,21 @@ def find_songs(inputs: Iterable[PathLike]) -> list[Path]:
             for file in files
             if Path(file).suffix.lower() in SUFFIXES and not _hidden(Path(root, file).relative_to(path))
         ]
+        found = sorted(set(found) - set(_written(path)))
         if not found:
             raise AudioError(f"StemPlug finds no songs in the folder '{path}'. Expected WAV, FLAC, MP3, ...")
-        songs += sorted(found)
+        songs += found
     return list(dict.fromkeys(songs))
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    """The tracks below ``folder`` that reports of earlier splits name."""
+    for report in folder.rglob("*stems.json"):
+        try:
+            for stem in json.loads(report.read_bytes())["stems"]:
+                yield Path(os.path.normpath(report.parent / stem["file"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # somebody else's file
 
 
 def _hidden(path: Path) -> bool:
@@ -64,6 +77,8 @@ def check_template(template: str) -> None:
     parts = PurePosixPath(template.replace("\\", "/")).parts
     if ".." in parts or template.startswith(("/", "\\", "~")) or "\0" in template:
         raise OptionError(f"--name '{template}': it leads out of the output folder. Name files inside it.")
+    if any(not part or part.startswith(".") for part in template.split("/")[1:]) or template.endswith("/"):
+        raise OptionError(f"--name '{template}': a part of it is empty or hidden. Example: '{DEFAULT_NAME}'.")
 
 
 def track_path(template: str, song: Path, stem: str, model: str, suffix: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,9 @@ def test_models_are_found_by_environment_and_path(
 
 def test_doctor_tries_models_devices_and_formats(command: Command) -> None:
     done = command("doctor", "--json")
-    facts = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    facts = report["facts"]
+    assert (done.returncode, report["problems"], report["exit_code"]) == (0, [], 0), done.stderr
     assert facts["device cpu"].startswith("works (CPUExecutionProvider")
     assert facts["formats"].startswith("wav, flac, ogg, mp3")
     assert facts["model spleeter-2stems"].startswith("1.0.0, ok")
@@ -76,6 +78,33 @@ def test_doctor_tells_a_damaged_model(command: Command, tmp_path: Path, passthro
     done = command("doctor", env_models=folder.parent)
     assert done.returncode == 4
     assert "problem: " in done.stdout and "damaged" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_model_is_told_apart_by_its_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy under another name is neither listed nor verified in place of the original."""
+    write_passthrough(tmp_path / "copy")
+    monkeypatch.setenv("STEMPLUG_MODELS", str(tmp_path))
+    assert "passthrough" not in run(capsys, "models", "list")[1]
+    code, _, err = run(capsys, "models", "verify", "copy")
+    assert code == 4 and "Rename the folder" in err
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STEMPLUG_MODELS")
+    assert run(capsys, "models", "verify", "copy")[0] == 0  # as a folder that is given
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-3", "0"])
+def test_bench_refuses_lengths_that_are_none(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    code, _, err = run(capsys, "bench", "--seconds", seconds)
+    assert code == 2 and "expected 1 to" in err
+
+
+@pytest.mark.parametrize("arguments", [["models", "list"], ["--version"]])
+def test_a_full_stdout_is_told(command: Command, arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = command(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 6 and "cannot print the result" in done.stderr
 
 
 def test_bench_tells_speed_stages_and_memory(command: Command) -> None:

@@ -70,7 +70,7 @@ def test_samples_beyond_full_scale_are_told(command: Command, tmp_path: Path) ->
     soundfile.write(tmp_path / "loud.wav", 3 * np.ones((999, 2)), RATE, subtype="FLOAT")
     done = command("split", "loud.wav", "-o", tmp_path, "--model", "passthrough", "--bit-depth", "24")
     assert done.returncode == 0
-    assert "vocals: 1998 samples lie beyond full scale" in done.stderr and "--clip rescale" in done.stderr
+    assert "vocals: 1998 samples lay beyond full scale" in done.stderr and "--clip rescale" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,17 @@ def test_defaults_stand_in_one_place() -> None:
     separator = inspect.signature(Separator).parameters
     for name in ("model", "threads", "device"):
         assert options[name] == separator[name].default
+
+
+@pytest.mark.parametrize("options", [["--clip", "rescale"], ["--clip", "clamp"], ["--bit-depth", "32f"]])
+def test_nothing_is_said_of_samples_that_were_asked_about(command: Command, tmp_path: Path, options: list[str]) -> None:
+    soundfile.write(tmp_path / "loud.wav", 3 * np.ones((999, 2)), RATE, subtype="FLOAT")
+    done = command("split", "loud.wav", "-o", tmp_path, "--model", "passthrough", *options)
+    assert done.returncode == 0 and "full scale" not in done.stderr
+
+
+def test_splitting_a_folder_into_itself_twice_takes_no_stem_for_a_song(command: Command, wav: Path) -> None:
+    for options in ([], ["--overwrite"]):
+        done = command("split", wav.parent, "-o", wav.parent, "--model", "passthrough", *options)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 3

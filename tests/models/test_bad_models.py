@@ -372,10 +372,10 @@ def test_every_command_tells_a_bad_model(tmp_path: Path, capfd: pytest.CaptureFi
 def test_a_bad_model_does_not_hide_the_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "passthrough"):
         (tmp_path / name).mkdir()
     (tmp_path / "a" / "manifest.toml").write_text("[" * 100_000)
-    (tmp_path / "b" / "manifest.toml").write_text(GOOD)
+    (tmp_path / "passthrough" / "manifest.toml").write_text(GOOD)
     monkeypatch.setenv("STEMPLUG_MODELS", f"{tmp_path}:/proc/1/none:/nowhere:/dev/null")
     assert run(["models", "list"]) == 0
     out, err = capfd.readouterr()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from stemplug import Separator
 from stemplug.audio import Audio
+from stemplug.engine import installed_models
 from stemplug.models.spleeter import extend_mask
 from tests.conftest import RATE
 
@@ -75,3 +78,20 @@ def test_vocals_reach_above_11_khz(spleeter: Separator, song: Audio) -> None:
 
     stems = spleeter.separate(song, RATE)
     assert 1e-4 < high(stems["vocals"]) / high(song) < 1
+
+
+def test_a_sound_in_the_last_frames_of_a_window_is_no_special_case(spleeter: Separator, tmp_path: Path) -> None:
+    """With a context that is a multiple of the stride, all but the last inner frame can be silence."""
+    folder = tmp_path / "spleeter-2stems"
+    folder.mkdir()
+    source = installed_models()[0].path
+    manifest = (source / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(manifest.replace("right = 190", "right = 192"))
+    (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
+    separator = Separator(folder, threads=2)
+    hop = separator.runner.geometry.hop
+    for offset in range(-4096, 4096, 512):
+        mixture = np.zeros((2, hop + 3 * RATE), np.float32)
+        mixture[:, hop + offset :] = np.sin(np.arange(mixture.shape[1] - hop - offset) * 0.05) * 0.5
+        stems = separator.separate(mixture, RATE)
+        assert np.abs(stems.sum() - mixture).max() <= 1e-6

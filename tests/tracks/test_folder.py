@@ -129,6 +129,7 @@ def test_stems_are_folded_and_chosen(
     [
         ("{song}-{stem}", "song-vocals.wav", "song.stems.json"),
         ("{stem}/{song}", "vocals/song.wav", "song.stems.json"),
+        ("{song}/{stem}/take", "song/vocals/take.wav", "song/stems.json"),
         ("{model}/{song}/{stem}", "passthrough/song/vocals.wav", "passthrough/song/stems.json"),
     ],
 )
@@ -137,7 +138,10 @@ def test_names_follow_the_template(
 ) -> None:
     result = split(wav, tmp_path / "out", separator=passthrough, options=FolderFormat(name=name))
     assert result.paths[0] == tmp_path / "out" / tracks
-    assert [p.name for p in files_below(tmp_path / "out") if p.suffix == ".json"] == [Path(report).name]
+    assert [p for p in files_below(tmp_path / "out") if p.suffix == ".json"] == [tmp_path / "out" / report]
+    tracks_below = {p for p in files_below(tmp_path / "out") if p.is_file()} - {tmp_path / "out" / report}
+    assert tracks_below == set(result.paths)
+    assert all(any(p.is_relative_to(d) for p in result.paths) for d in files_below(tmp_path / "out") if d.is_dir())
 
 
 class TestClipping:
@@ -210,32 +214,97 @@ def test_a_failing_song_leaves_nothing(tmp_path: Path, wav: Path, passthrough: S
 
 
 class TestStaging:
+    @staticmethod
+    def fill(staging: Staging, text: str) -> None:
+        for index in range(len(staging.targets)):
+            staging.path(index).write_text(text)
+
     def test_a_second_run_on_the_same_output_is_told(self, tmp_path: Path) -> None:
-        first = Staging(tmp_path, [Path("a")])
+        first = Staging(tmp_path, [Path("a"), Path("marker")])
         with pytest.raises(TrackError, match="another run"):
-            Staging(tmp_path, [Path("a")])
-        Staging(tmp_path, [Path("b")]).close()
+            Staging(tmp_path, [Path("b"), Path("marker")])  # the same song, other stems
+        Staging(tmp_path, [Path("a"), Path("other marker")]).close()
         first.close()
-        Staging(tmp_path, [Path("a")]).close()
+        Staging(tmp_path, [Path("a"), Path("marker")]).close()
         assert not files_below(tmp_path)
 
     def test_what_a_killed_run_left_is_taken_over(self, tmp_path: Path) -> None:
-        left = Staging(tmp_path, [Path("s/a"), Path("s/b")])
-        left.path(0).write_text("half")
-        os.close(left._lock)  # as the system does when a process dies
-        staging = Staging(tmp_path, [Path("s/a"), Path("s/b")])
-        assert not files_below(staging.folder)
-        for index in (0, 1):
-            staging.path(index).write_text("whole")
-        staging.commit()
-        assert [p.name for p in files_below(tmp_path)] == ["s", "a", "b"]
-        left._lock = -1
+        left = Staging(tmp_path, [Path("s/a"), Path("s/b"), Path("s/marker")])
+        self.fill(left, "half")
+        (left.folder / "folder").mkdir()
+        left._unlock()  # as the system does when a process dies
+        with Staging(tmp_path, [Path("s/a"), Path("s/marker")]) as staging:  # with other options
+            assert not files_below(staging.folder)
+            self.fill(staging, "whole")
+            staging.commit()
+        assert [p.name for p in files_below(tmp_path)] == ["s", "a", "marker"]
 
     def test_commit_replaces_files_among_others(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("old")
         (tmp_path / "mine").write_text("mine")
-        staging = Staging(tmp_path, [Path("a"), Path("b")])
-        for index in (0, 1):
-            staging.path(index).write_text("new")
+        staging = Staging(tmp_path, [Path("a"), Path("b")], overwrite=True)
+        self.fill(staging, "new")
         assert staging.commit() == [tmp_path / "a", tmp_path / "b"]
         assert {p.name: p.read_text() for p in files_below(tmp_path)} == {"a": "new", "b": "new", "mine": "mine"}
+
+    def test_a_file_that_appeared_meanwhile_is_kept(self, tmp_path: Path) -> None:
+        with Staging(tmp_path, [Path("a"), Path("b")]) as staging:
+            self.fill(staging, "new")
+            (tmp_path / "b").write_text("mine")
+            with pytest.raises(FileExistsError):
+                staging.commit()
+        assert {p.name: p.read_text() for p in files_below(tmp_path)} == {"b": "mine"}
+
+    @pytest.mark.parametrize("failing", [0, 1, 2])
+    @pytest.mark.parametrize("error", [OSError("device"), KeyboardInterrupt()])
+    def test_a_commit_that_fails_changes_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
+    ) -> None:
+        names = ["a", "new folder/b", "marker"]
+        for name in ("a", "marker"):
+            (tmp_path / name).write_text("old")
+        replace = os.replace
+
+        def fail(source: Path, target: Path) -> None:
+            if target == tmp_path / names[failing] and not str(source).endswith(".old"):
+                raise error
+            replace(source, target)
+
+        staging = Staging(tmp_path, [Path(name) for name in names], overwrite=True)
+        self.fill(staging, "new")
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(type(error)), staging:
+            staging.commit()
+        assert {p.name: p.read_text() for p in files_below(tmp_path)} == {"a": "old", "marker": "old"}
+
+    def test_another_runs_folder_survives_the_end_of_a_commit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once a staging folder is renamed, its hidden name is free for the next run."""
+        import stemplug.tracks.staging as module
+
+        first = Staging(tmp_path, [Path("s/a"), Path("s/marker")])
+        self.fill(first, "first")
+        others: list[Staging] = []
+        sync = module._sync
+
+        def meanwhile(path: Path) -> None:
+            if path == tmp_path / "s" and not others:
+                others.append(Staging(tmp_path, [Path("s/a"), Path("s/marker")], overwrite=True))
+                self.fill(others[0], "second")
+            sync(path)
+
+        monkeypatch.setattr(module, "_sync", meanwhile)
+        first.commit()
+        others[0].commit()
+        assert (tmp_path / "s" / "a").read_text() == "second"
+
+    def test_where_there_are_no_locks_it_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import fcntl
+
+        def none(*arguments: object) -> None:
+            raise OSError(37, "no locks available")
+
+        monkeypatch.setattr(fcntl, "flock", none)
+        Staging(tmp_path / "new", [Path("a")]).close()
+        assert not files_below(tmp_path)

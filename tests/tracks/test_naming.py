@@ -45,6 +45,9 @@ def test_a_folder_without_songs_is_told(tmp_path: Path) -> None:
         ("a/../../{stem}", "out of the output folder"),
         ("{stem", "expected '}'"),
         ("{}{stem}", "Unknown field"),
+        ("{song}/{stem}/", "empty or hidden"),
+        ("{song}//{stem}", "empty or hidden"),
+        ("{song}/.{stem}", "empty or hidden"),
     ],
 )
 def test_bad_templates_are_told(template: str, reason: str) -> None:
