@@ -14,19 +14,36 @@ _END = object()
 _POLL_SECONDS = 0.1
 
 
-def join(thread: threading.Thread) -> None:
-    """Wait for the end of ``thread``, also when interrupted: what it uses must not be closed under it.
+class _Thread:
+    """A daemon thread whose end can be waited for by one who is interrupted.
 
-    An interrupt is raised afterwards.
+    `threading.Thread.join` cannot: before Python 3.13, an interrupt makes it take the thread for ended.
     """
-    interrupt: BaseException | None = None
-    while thread.is_alive():
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        self._work, self._ended = work, threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
         try:
-            thread.join()
-        except BaseException as error:
-            interrupt = error
-    if interrupt:
-        raise interrupt
+            self._work()
+        finally:
+            self._ended.set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, before: Callable[[], None]) -> None:
+        """Call ``before``, which tells the thread to end, and wait until it has; an interrupt is raised afterwards."""
+        interrupt: BaseException | None = None
+        while not self._ended.is_set():
+            try:
+                before()
+                self._ended.wait()
+            except BaseException as error:
+                interrupt = error
+        if interrupt:
+            raise interrupt
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
@@ -55,16 +72,15 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             failure.append(error)
         put(_END)
 
-    thread = threading.Thread(target=produce, name="stemplug-read", daemon=True)
+    thread = _Thread(produce, "stemplug-read")
+    thread.start()
     try:
-        thread.start()
         while (item := waiting.get()) is not _END:
             yield item  # type: ignore[misc]
         if failure:
             raise failure[0]
     finally:
-        stopped.set()
-        join(thread)
+        thread.join(stopped.set)
 
 
 class WriteBehind(Generic[T]):
@@ -80,7 +96,7 @@ class WriteBehind(Generic[T]):
         self._failure: BaseException | None = None
         self._ending = threading.Event()
         self._dropping = False
-        self._thread = threading.Thread(target=self._consume, name="stemplug-write", daemon=True)
+        self._thread = _Thread(self._consume, "stemplug-write")
 
     def put(self, item: T) -> None:
         """Queue an item; waits while the queue is full."""
@@ -113,9 +129,11 @@ class WriteBehind(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dropping = error is not None
+        self._thread.join(self._end)
+        if error is None and self._failure:
+            raise self._failure
+
+    def _end(self) -> None:
         self._ending.set()
         with suppress(queue.Full):  # only sooner: the thread looks at `_ending` when there is nothing left
             self._waiting.put_nowait(_END)
-        join(self._thread)
-        if error is None and self._failure:
-            raise self._failure

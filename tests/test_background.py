@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from stemplug.background import WriteBehind, join, read_ahead
+from stemplug.background import WriteBehind, read_ahead
 
 
 def numbers(count: int) -> Iterator[int]:
@@ -72,18 +74,21 @@ def test_a_failing_block_drops_what_waits_but_ends_the_thread() -> None:
     assert len(written) <= 1 and not reading()
 
 
-def test_an_interrupt_waits_for_the_thread() -> None:
-    class Interrupted(threading.Thread):
-        interrupts = 2
+@pytest.mark.parametrize("seed", range(20))
+def test_an_interrupt_at_any_moment_leaves_no_thread(seed: int) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
 
-        def join(self, timeout: float | None = None) -> None:
-            if self.interrupts:
-                self.interrupts -= 1
-                raise KeyboardInterrupt
-            super().join(timeout)
-
-    thread = Interrupted(target=time.sleep, args=(0.1,))
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        join(thread)
-    assert not thread.is_alive()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.001 + seed * 0.002)
+            with WriteBehind(lambda item: time.sleep(0.002), 2) as writer:
+                for number in read_ahead(numbers(10**6), 2):
+                    writer.put(number)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    gc.collect()
+    time.sleep(0.02)
+    assert not reading()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
@@ -224,6 +225,7 @@ class AudioReader(Closing):
         self._name = f"StemPlug cannot read '{self.path}'"
         if (start is not None and not 0 <= start < inf) or (end is not None and not (start or 0) < end < inf):
             raise OptionError(f"start {start} s and end {end} s: expected 0 <= start < end.")
+        self._using = threading.Lock()  # the C libraries crash if a file is closed under a thread that decodes
         self._descriptor = self._open()
         try:
             self._stat = os.fstat(self._descriptor)
@@ -287,7 +289,12 @@ class AudioReader(Closing):
         iterator = self._decoder.blocks(self._first, frames)
         while self._stop is None or position < self._stop:
             try:
-                block = next(iterator, None)
+                with self._using:
+                    if self._descriptor < 0:
+                        raise AudioError(f"{self._name}: it was closed while it was read.")
+                    block = next(iterator, None)
+            except AudioError:
+                raise
             except (OSError, ValueError, RuntimeError) as error:
                 raise AudioError(
                     f"{self._name}: the stream is corrupt at {position / rate:.3f} s ({error}). "
@@ -327,9 +334,10 @@ class AudioReader(Closing):
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
-        decoder: _Decoder | None = self.__dict__.pop("_decoder", None)
-        if decoder:
-            decoder.close()
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._using:
+            decoder: _Decoder | None = self.__dict__.pop("_decoder", None)
+            if decoder:
+                decoder.close()
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import json
 import os
 import shutil
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,7 @@ class FolderWriter(Closing):
         targets = [track_path(options.name, song, stem, model, options.format) for stem in stems]
         targets.append(self._report_path(song, model))
         self._tracks: dict[str, _Track] = {}
+        self._using = threading.Lock()  # libsndfile crashes if a file is closed under a thread that writes
         try:
             self._check_targets(folder, targets, song)
             self._staging = Staging(folder, targets, overwrite=options.overwrite)
@@ -228,12 +231,14 @@ class FolderWriter(Closing):
 
     def write(self, stems: Stems) -> None:
         """Append a piece of every stem."""
+        clamp = self._options.clip == "clamp"
         try:
-            for name, track in self._tracks.items():
-                audio = stems[name]
-                track.write(np.clip(audio, -1, 1) if self._options.clip == "clamp" else audio)
-                if self._options.clip == "clamp":
-                    track.report.beyond_full_scale += int(np.count_nonzero(np.abs(audio) > 1))
+            with self._using:
+                for name, track in self._tracks.items():
+                    audio = stems[name]
+                    track.write(np.clip(audio, -1, 1) if clamp else audio)
+                    if clamp:
+                        track.report.beyond_full_scale += int(np.count_nonzero(np.abs(audio) > 1))
         except OSError as error:
             raise _unwritable(self._staging.root, error) from None
 
@@ -283,12 +288,12 @@ class FolderWriter(Closing):
 
     def close(self) -> None:
         """Remove everything that was not committed."""
-        for track in self._tracks.values():
-            try:
-                track.encoder.close()
-            except OSError:
-                continue  # the file is thrown away
-        self._staging.close()
+        with self._using:
+            tracks, self._tracks = self._tracks, {}
+            for track in tracks.values():
+                with contextlib.suppress(OSError):  # the file is thrown away
+                    track.encoder.close()
+            self._staging.close()
 
 
 def _unwritable(folder: Path, error: OSError) -> TrackError:
