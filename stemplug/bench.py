@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stemplug.audio import Audio, AudioReader
+from stemplug.audio import AudioReader
 from stemplug.engine import Separator
 from stemplug.errors import OptionError
 from stemplug.machine import describe_machine
@@ -104,8 +104,9 @@ def measure(
         stages, peak = dict(separator.watch.seconds), _peak_memory()
         with AudioReader(path) as reader:
             rate, audio = reader.info.sample_rate, np.concatenate(list(reader.blocks()), axis=1)
+        song_seconds = audio.shape[1] / rate
         for number in range(rounds):
-            times["inference"].append(_seconds(lambda: _infer(separator, audio, rate)))
+            times["inference"].append(song_seconds * _inference_speed(separator))
             times["separate"].append(_seconds(lambda: separator.separate(audio, rate)))
             if number:
                 times["split"].append(_seconds(lambda: split(path, out, separator=separator, options=options)))
@@ -114,7 +115,7 @@ def measure(
         model=f"{separator.manifest.name} {separator.manifest.version}",
         provider=separator.provider,
         threads=separator.threads,
-        song_seconds=audio.shape[1] / rate,
+        song_seconds=song_seconds,
         rounds=rounds,
         stages=stages,
         memory_loaded=loaded,
@@ -123,11 +124,14 @@ def measure(
     )
 
 
-def _infer(separator: Separator, audio: Audio, rate: int) -> None:
-    """The network alone, over as many windows as cover the song once: no overlap, no transform, no copying."""
-    frames = audio.shape[1] * separator.manifest.sample_rate / rate
-    windows = max(1, round(frames / separator.runner.geometry.window))
-    separator.map(lambda _: separator.runner.infer_once(), range(windows))
+def _inference_speed(separator: Separator) -> float:
+    """Seconds that the network alone takes for a second of music, with all lanes busy to the end.
+
+    The strictest measure for all else: no overlap, no transform, no copying, and no lane that waits for another.
+    """
+    windows = 3 * separator.lanes
+    seconds = _seconds(lambda: separator.map(lambda _: separator.runner.infer_once(), range(windows)))
+    return seconds * separator.manifest.sample_rate / (windows * separator.runner.geometry.window)
 
 
 def _seconds(job: Callable[[], object]) -> float:

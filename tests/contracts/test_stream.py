@@ -96,7 +96,7 @@ def test_chunks_leave_no_seam(spleeter: Separator, song: Audio) -> None:
     runner = spleeter.runner
     geometry = runner.geometry
     sounding = song[:, 30_000:-30_000]  # a window knows nothing of the silence that the engine keeps
-    audio = np.tile(sounding, 15)[:, : 2 * geometry.hop + 5 * RATE]
+    audio = np.tile(sounding, 20)[:, : 2 * geometry.hop + 5 * RATE]
     chunked = spleeter.separate(audio, RATE)["vocals"]
     whole = whole_pass(spleeter, audio)
     difference = chunked - whole
