@@ -45,6 +45,7 @@ hop = 4096
 fade = 1000
 left = 3000
 right = 2000
+step = 1024
 """
 
 

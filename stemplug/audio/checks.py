@@ -68,7 +68,7 @@ def check_shape(audio: object) -> NDArray[Any]:
 
 
 def as_audio(audio: object, sample_rate: int, start: int = 0) -> Audio:
-    """Check ``audio`` and return it as C-contiguous float32 ``(channels, frames)``.
+    """Check ``audio`` and return it as float32 ``(channels, frames)``, a view where it is that already.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def as_audio(audio: object, sample_rate: int, start: int = 0) -> Audio:
         For integers, more than two channels, or samples that are NaN or infinite.
     """
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is told below
-        checked = np.ascontiguousarray(check_shape(audio), dtype=np.float32)
+        checked = np.asarray(check_shape(audio), dtype=np.float32)
     check_finite(checked, sample_rate, start)
     return checked
 

@@ -34,6 +34,11 @@ class Timeline:
 
     def read(self, start: int, stop: int) -> Audio:
         """Return frames ``[start, stop)``; those before 0 are silent. A view where one block holds them all."""
+        pieces = self.views(start, stop)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+
+    def views(self, start: int, stop: int) -> list[Audio]:
+        """Return frames ``[start, stop)`` as one or more consecutive pieces, without copying."""
         lead = max(0, min(-start, stop - start))
         pieces = [np.zeros((self.channels, lead), np.float32)] if lead or start >= stop else []
         position = self.start
@@ -44,7 +49,7 @@ class Timeline:
             if first < last:
                 pieces.append(block[:, first - position : last - position])
             position += block.shape[1]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+        return pieces
 
     def forget(self, before: int) -> None:
         """Let go of the blocks that end at or before frame ``before``."""

@@ -23,6 +23,7 @@ BACK, AHEAD, SMOOTH = 430, 192, 96
 LOUD = 4
 """Cells whose mean energy is the level of a passage: 93 ms at 44.1 kHz."""
 MAX_GAIN_DB = 80.0
+_PIECE = 16 * CELL  # few frames at a time: intermediate results stay in the processor's cache
 LOOK_AHEAD = (AHEAD + SMOOTH + LOUD + 1) * CELL
 """Frames of input that must be known beyond the frame whose gain is asked."""
 
@@ -51,10 +52,15 @@ class LevelFollower:
         """Take the next block, ``(channels, frames)``."""
         if self._reference_db is None:
             return
-        squares = np.concatenate([self._partial, np.einsum("cf,cf->f", block, block, dtype=np.float64) / len(block)])
-        whole = len(squares) // CELL * CELL
-        self._energy = np.concatenate([self._energy, squares[:whole].reshape(-1, CELL).mean(axis=1)])
-        self._partial = squares[whole:]
+        cells = [self._energy]
+        for start in range(0, block.shape[1], _PIECE):
+            piece = block[:, start : start + _PIECE]
+            mean = np.einsum("cf,cf->f", piece, piece, dtype=np.float64) / len(piece)
+            squares = np.concatenate([self._partial, mean])
+            whole = len(squares) // CELL * CELL
+            cells.append(squares[:whole].reshape(-1, CELL).mean(axis=1))
+            self._partial = squares[whole:]
+        self._energy = np.concatenate(cells)
 
     def end(self) -> None:
         """Say that nothing follows."""
@@ -101,6 +107,7 @@ class LevelFollower:
 def envelope(gains: NDArray[np.float32], start: int, frames: int) -> NDArray[np.float32]:
     """Interpolate what `LevelFollower.gains` gave for ``[start, start + frames)`` to one gain a frame."""
     ramp = np.arange(CELL, dtype=np.float32) / CELL
-    smooth = gains[:-1, np.newaxis] + np.diff(gains)[:, np.newaxis] * ramp
+    smooth = np.multiply.outer(np.diff(gains), ramp)
+    smooth += gains[:-1, np.newaxis]
     offset = start % CELL
     return np.asarray(smooth.reshape(-1)[offset : offset + frames], dtype=np.float32)

@@ -21,11 +21,14 @@ from stemplug.engine.stream import StemStream
 from stemplug.errors import AudioError, Cancelled, OptionError
 from stemplug.models import find_model, load_runner
 from stemplug.models.runner import RunnerOptions
+from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
 MAX_THREADS = 256
 MAX_LANES = 4
 READ_AHEAD = 4
+FEED = 1 << 18
+"""Frames that are checked and counted at a time."""
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done, 0 to 1, and the stage, at least twice a second."""
@@ -79,6 +82,7 @@ class Separator:
         options = RunnerOptions(profile, self.threads - self.lanes + 1, device)
         self.runner = load_runner(self._folder, options)
         self.profile = profile
+        self._scratch = Scratch()
         self._executor = ThreadPoolExecutor(self.lanes, thread_name_prefix="stemplug-lane")
 
     @property
@@ -98,6 +102,8 @@ class Separator:
             self.manifest,
             self._executor,
             sample_rate=sample_rate,
+            lanes=self.lanes,
+            scratch=self._scratch,
             consistent=self.consistent,
             watch=self.watch,
         )
@@ -144,8 +150,8 @@ class Separator:
                 f"audio has shape {checked.shape}: its stems need {size:.0f} GB of memory. "
                 "Use Separator.stream or separate_file, which need little."
             ) from None
-        done, step = 0, self.runner.geometry.hop
-        blocks = (checked[:, at : at + step] for at in range(0, frames, step))
+        done = 0
+        blocks = (checked[:, at : at + FEED] for at in range(0, frames, FEED))
         for stems in self._run(blocks, rate, frames, progress, cancel):
             for name, stem in stems.items():
                 result[name][:, done : done + stems.frames] = stem

@@ -14,6 +14,7 @@ from stemplug.engine.level import LevelFollower, envelope
 from stemplug.engine.stems import Stems
 from stemplug.errors import AudioError, OptionError
 from stemplug.models import Geometry, Manifest, Runner
+from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
 SILENCE_CELL = 64
@@ -26,6 +27,22 @@ def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_
     resampled = 0 if sample_rate == model_rate else 1  # both ends round to whole frames
     model = (geometry.latency + look_ahead + to_model) * sample_rate / model_rate
     return math.ceil(model) + from_model + resampled + SILENCE_CELL - 1
+
+
+def last_hops(geometry: Geometry, rest: int, started: int, lanes: int) -> list[int]:
+    """Cut the last ``rest`` frames of a song into hops: whole ones, and at the end one for each lane left idle.
+
+    A lane is not given a hop shorter than its context, which would hardly spare the other lanes work.
+    """
+    whole, rest = divmod(rest, geometry.hop)
+    hops, step = [geometry.hop] * whole, geometry.step or geometry.hop
+    idle = lanes - (started + whole) % lanes
+    parts = max(1, min(idle, rest // max(1, geometry.left + geometry.right)))
+    size = -(-rest // (parts * step)) * step
+    while rest > 0:
+        hops.append(min(size, -(-rest // step) * step))
+        rest -= hops[-1]
+    return hops
 
 
 class StemStream:
@@ -50,6 +67,8 @@ class StemStream:
         executor: Executor,
         *,
         sample_rate: int,
+        lanes: int,
+        scratch: Scratch,
         consistent: bool,
         watch: Stopwatch,
     ) -> None:
@@ -58,7 +77,8 @@ class StemStream:
         self.latency_samples = stream_latency(
             runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate
         )
-        self._runner, self._manifest, self._executor = runner, manifest, executor
+        self._runner, self._manifest = runner, manifest
+        self._executor, self._lanes, self._scratch = executor, lanes, scratch
         self._consistent, self._watch = consistent, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
         self._channels = 0
@@ -75,7 +95,7 @@ class StemStream:
         OptionError
             After `flush`.
         """
-        self.feed(block)
+        self.feed(block, copy=True)
         return self.collect()
 
     def flush(self) -> Stems:
@@ -83,8 +103,11 @@ class StemStream:
         self.end()
         return self.collect()
 
-    def feed(self, block: object) -> None:
-        """Take a block and start the windows that it completes, without waiting for them."""
+    def feed(self, block: object, *, copy: bool = False) -> None:
+        """Take a block and start the windows that it completes, without waiting for them.
+
+        Without ``copy`` the block must not change until its stems are out.
+        """
         self._check_usable()
         if self._flushed:
             raise OptionError("this stream was flushed; open another with Separator.stream().")
@@ -93,8 +116,8 @@ class StemStream:
             self._open(audio.shape[0])
         if audio.shape[0] != self._channels:
             raise AudioError(f"a block of {audio.shape[0]} channels; the stream began with {self._channels}.")
-        if np.may_share_memory(audio, np.asarray(block)):
-            audio = audio.copy()  # the caller may reuse its buffer
+        if copy and np.may_share_memory(audio, np.asarray(block)):
+            audio = audio.copy()
         self._take(audio, last=False)
 
     def end(self) -> None:
@@ -151,7 +174,8 @@ class StemStream:
         self._to_model = Resampler(self.sample_rate, rate, channels)
         self._from_model = Resampler(rate, self.sample_rate, rows)
         self._pending: deque[Future[Audio]] = deque()
-        self._started = self._overlapped = self._emitted = 0
+        self._started = 0  # windows
+        self._covered = self._overlapped = self._emitted = 0  # frames
         fade = self._runner.geometry.fade
         self._tail = np.zeros((rows, fade), np.float32)
         self._ramp = ((np.arange(fade) + 0.5) / max(1, fade)).astype(np.float32)
@@ -166,48 +190,52 @@ class StemStream:
         self._level.push(resampled)
         if last:
             self._input_frames = self._input.end
-            hops = -(-self._input_frames // geometry.hop)
-            self._input.pad(max(0, hops * geometry.hop + geometry.fade + geometry.right - self._input.end))
             self._level.end()
+            hops = last_hops(geometry, self._input_frames - self._covered, self._started, self._lanes)
+            end = self._covered + sum(hops) + geometry.fade + geometry.right
+            self._input.pad(max(0, end - self._input.end))
         else:
             ahead = geometry.fade + geometry.right + self._level.look_ahead
-            hops = max(0, (self._input.end - ahead) // geometry.hop)
-        for hop in range(self._started, hops):
-            start = hop * geometry.hop - geometry.left
-            window = self._input.read(start, start + geometry.window)
-            gains = self._level.gains(start, start + geometry.window)
-            self._pending.append(self._executor.submit(self._run, window, gains, start))
-        self._started = max(self._started, hops)
-        self._input.forget(self._started * geometry.hop - geometry.left)
-        self._level.forget(self._started * geometry.hop - geometry.left)
+            hops = [geometry.hop] * ((self._input.end - ahead - self._covered) // geometry.hop)
+        for hop in hops:
+            start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
+            pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
+            self._pending.append(self._executor.submit(self._run, pieces, gains, start, stop))
+            self._started += 1
+            self._covered += hop
+        self._input.forget(self._covered - geometry.left)
+        self._level.forget(self._covered - geometry.left)
 
-    def _run(self, window: Audio, gains: Audio, start: int) -> Audio:
-        """(channels, window) at the model's rate to (stems * channels, hop + fade). On a thread of the executor."""
-        geometry, channels = self._runner.geometry, self._manifest.channels
-        gain = envelope(gains, start, geometry.window)
-        batch = (window * gain).reshape(-1, 1, geometry.window)
+    def _run(self, pieces: list[Audio], gains: Audio, start: int, stop: int) -> Audio:
+        """Pieces of (channels, frames) at the model's rate to (stems * channels, hop + fade). On a lane's thread."""
+        geometry, channels, frames = self._runner.geometry, self._manifest.channels, stop - start
+        gain = envelope(gains, start, frames)
+        window = self._scratch("window", (self._channels, frames), np.float32)
+        np.multiply(np.concatenate(pieces, axis=1, out=window), gain, out=window)
+        batch = window.reshape(-1, 1, frames)
         if channels == 2:  # a mono song is a stereo song with equal channels
-            batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, geometry.window))
+            batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, frames))
         stems = self._runner(batch, self._estimated, self._watch)
-        inner = slice(geometry.left, geometry.window - geometry.right)
-        audio = stems[..., inner] / gain[inner]
+        inner = slice(geometry.left, frames - geometry.right)
+        audio = np.divide(stems[..., inner], gain[inner], out=stems[..., inner])
         if channels == 2 and len(window) == 1:
             audio = audio.mean(axis=2, keepdims=True)
         # (batch, stems, channels, frames): a stereo song in a mono model is a batch of two
-        return np.ascontiguousarray(audio.transpose(1, 0, 2, 3)).reshape(self._tail.shape[0], -1)
+        return audio.transpose(1, 0, 2, 3).reshape(self._tail.shape[0], -1)
 
     def _overlap(self, inner: Audio) -> None:
         """Cross-fade a window's output with the one before and append it, back at the stream's rate."""
-        geometry = self._runner.geometry
-        done, tail = inner[:, : geometry.hop], inner[:, geometry.hop :].copy()
-        if self._overlapped and geometry.fade:
-            done[:, : geometry.fade] *= self._ramp
-            done[:, : geometry.fade] += self._tail * (1 - self._ramp)
+        fade = self._runner.geometry.fade
+        hop = inner.shape[1] - fade
+        done, tail = inner[:, :hop], inner[:, hop:].copy()
+        if self._overlapped and fade:
+            done[:, :fade] *= self._ramp
+            done[:, :fade] += self._tail * (1 - self._ramp)
         self._tail = tail
-        self._overlapped += 1
-        last = self._flushed and self._overlapped == self._started
+        last = self._flushed and self._overlapped + hop == self._covered
         if last:
-            done = done[:, : self._input_frames - (self._overlapped - 1) * geometry.hop]
+            done = done[:, : self._input_frames - self._overlapped]
+        self._overlapped += hop
         with self._watch("resample"):
             self._output.append(self._from_model.push(done, last))
 
@@ -219,15 +247,14 @@ class StemStream:
             stop = self._mixture.end
             self._output.pad(max(0, stop - self._output.end))
         frames, channels = stop - self._emitted, self._channels
-        mixture = self._mixture.read(self._emitted, stop)
+        mixture = np.concatenate(self._mixture.views(self._emitted, stop), axis=1)
         estimates = self._output.read(self._emitted, stop).reshape(len(self._estimated), channels, frames)
         estimates = _keep_silence(mixture, estimates)
         stems = dict(zip(self._estimated, estimates, strict=True))
         if self._consistent:
-            residual = mixture.copy()
-            for stem in stems.values():
-                residual -= stem
-            stems[self._manifest.residual] = residual
+            stems[self._manifest.residual] = mixture
+            for stem in estimates:
+                mixture -= stem
         self._mixture.forget(stop)
         self._output.forget(stop)
         self._emitted = stop

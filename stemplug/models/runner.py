@@ -30,21 +30,23 @@ class Geometry:
     """How the engine cuts the signal for a runner; all in frames at the model's rate.
 
     A window covers ``left + hop + fade + right`` frames. Of the stems that come back the outer ``left`` and ``right``
-    frames are context and thrown away; over ``fade`` frames neighbouring windows are cross-faded.
+    frames are context and thrown away; over ``fade`` frames neighbouring windows are cross-faded. Towards the end of a
+    song a window's hop may be shorter, by whole steps; step 0 says that it may not.
     """
 
     hop: int
     fade: int
     left: int
     right: int
+    step: int = 0
 
     def __post_init__(self) -> None:
-        if self.hop < 1 or min(self.fade, self.left, self.right) < 0 or self.fade > self.hop:
-            raise ValueError(f"{self}: expected hop >= 1, 0 <= fade <= hop, left >= 0, right >= 0.")
+        if self.hop < 1 or min(self.fade, self.left, self.right, self.step) < 0 or self.fade > (self.step or self.hop):
+            raise ValueError(f"{self}: expected hop >= 1, left, right, step >= 0, 0 <= fade <= hop and step.")
 
     @property
     def window(self) -> int:
-        """Frames of one window."""
+        """Frames of one whole window."""
         return self.left + self.hop + self.fade + self.right
 
     @property
@@ -65,7 +67,8 @@ class Runner(Protocol):
         Parameters
         ----------
         mixtures:
-            ``(batch, channels, geometry.window)``, with the manifest's channels, at its sample rate.
+            ``(batch, channels, geometry.window)``, with the manifest's channels, at its sample rate; or shorter by
+            whole steps.
         stems:
             Names of the stems to compute, some or all of the manifest's.
         watch:
@@ -73,7 +76,7 @@ class Runner(Protocol):
 
         Returns
         -------
-        ``(batch, len(stems), channels, geometry.window)``.
+        ``(batch, len(stems), channels, frames)``, a new array of the mixtures' frames.
         """
         ...
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
 from stemplug.models.runner import Geometry, RunnerOptions
+from stemplug.models.scratch import Scratch
 from stemplug.models.sessions import check_ends, open_session
 from stemplug.timing import Stopwatch
 
@@ -62,16 +63,18 @@ class SpleeterRunner:
         self._settings, self._profile = settings, profile
         fft, hop = settings.fft, settings.stft_hop
         overlap = fft // hop
-        self._inner = profile.frames - profile.left - profile.right  # frames whose masks are used
+        inner = profile.frames - profile.left - profile.right  # frames whose masks are used
         self.geometry = Geometry(
-            hop=(self._inner - overlap + 1 - profile.fade) * hop,
+            hop=(inner - overlap + 1 - profile.fade) * hop,
             fade=profile.fade * hop,
             left=(profile.left + overlap - 1) * hop,
             right=(profile.right + overlap - 1) * hop,
+            step=settings.stride * hop,
         )
         window = np.hanning(fft + 1)[:-1]
         self._analysis = window.astype(np.float32)
         self._synthesis = (window / np.sum(window[::hop] ** 2)).astype(np.float32)
+        self._scratch = Scratch()
         graph = folder.read("model")
         self._session = open_session(graph, manifest.name, threads=options.threads, device=options.device)
         self.provider = self._session.get_providers()[0]
@@ -79,7 +82,11 @@ class SpleeterRunner:
 
     def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
         """See `stemplug.models.Runner`."""
-        return np.stack([self._separate(mixture, stems, watch) for mixture in mixtures])
+        batch, channels, window = mixtures.shape
+        out = np.zeros((batch, len(stems), channels, window), np.float32)
+        for mixture, target in zip(mixtures, out, strict=True):
+            self._separate(mixture, stems, target, watch)
+        return out
 
     def infer_once(self) -> None:
         """See `stemplug.models.Runner`."""
@@ -101,54 +108,55 @@ class SpleeterRunner:
             memory = " (out of memory? use fewer threads)" if "alloc" in str(error).lower() else ""
             raise ModelError(f"{self._name}: inference failed: {reason}{memory}") from None
 
-    def _separate(self, mixture: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
-        """(channels, window) to (stems, channels, window); the context comes back silent."""
-        fft, hop, left = self._settings.fft, self._settings.stft_hop, self._profile.left
-        inner = slice(left, left + self._inner)
+    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
+        """(channels, window) into silent ``out``, (stems, channels, window); the context stays silent."""
+        fft, hop = self._settings.fft, self._settings.stft_hop
+        frames = (mixture.shape[1] - fft) // hop + 1
+        inner = slice(self._profile.left, frames - self._profile.right)
         with watch("stft"):
-            magnitude, spectrum = self._analyze(mixture, inner)
+            magnitude, spectrum = self._analyze(mixture)
         with watch("inference"):
-            masks = self._masks(magnitude)
+            masks = self._masks(magnitude, inner)
         with watch("istft"):
-            out = np.zeros((len(stems), self._channels, self.geometry.window), np.float32)
-            covered = out[..., left * hop : (inner.stop - 1) * hop + fft]
-            self._synthesize(masks, spectrum, stems, covered)
-        return out
+            covered = out[..., inner.start * hop : (inner.stop - 1) * hop + fft]
+            self._synthesize(masks, spectrum[:, inner], stems, covered)
 
-    def _analyze(self, mixture: Array, inner: slice) -> tuple[Array, NDArray[np.complex64]]:
-        """Magnitudes (channels, frames, low bins) of a window, and the whole spectra of its inner frames."""
+    def _analyze(self, mixture: Array) -> tuple[Array, NDArray[np.complex64]]:
+        """Magnitudes (channels, frames, low bins) and spectra (channels, frames, bins) of a window."""
         settings, channels = self._settings, len(mixture)
-        frames = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
-        magnitude = np.empty((channels, frames.shape[1], settings.bins), np.float32)
-        spectrum = np.empty((channels, self._inner, settings.fft // 2 + 1), np.complex64)
+        pieces = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
+        frames = pieces.shape[1]
+        magnitude: Array = self._scratch("magnitude", (channels, frames, settings.bins), np.float32)
+        spectrum = self._scratch("spectrum", (channels, frames, settings.fft // 2 + 1), np.complex64)
         for channel in range(channels):
-            for block in _blocks(frames.shape[1]):
-                found = np.fft.rfft(frames[channel, block] * self._analysis)
+            for block in _blocks(frames):
+                found = np.fft.rfft(pieces[channel, block] * self._analysis, out=spectrum[channel, block])
                 np.abs(found[:, : settings.bins], out=magnitude[channel, block])
-                first, last = max(block.start, inner.start), min(block.stop, inner.stop)
-                if first < last:
-                    kept = found[first - block.start : last - block.start]
-                    spectrum[channel, first - inner.start : last - inner.start] = kept
         return magnitude, spectrum
 
-    def _masks(self, magnitude: Array) -> Array:
+    def _masks(self, magnitude: Array, inner: slice) -> Array:
         """Masks of the inner frames of a window, (masked stems, channels, frames, bins)."""
-        frames, left, stride = self._profile.frames, self._profile.left, self._settings.stride
-        masks = np.zeros((len(self._masked), self._channels, self._inner, magnitude.shape[-1]), np.float32)
+        frames, bins, stride = magnitude.shape[1], magnitude.shape[2], self._settings.stride
+        count = inner.stop - inner.start
         sounding = np.flatnonzero(magnitude.any(axis=(0, 2)))
-        if not len(sounding) or sounding[-1] < left or sounding[0] >= left + self._inner:
-            return masks
+        if not len(sounding) or sounding[-1] < inner.start or sounding[0] >= inner.stop:
+            return np.zeros((len(self._masked), self._channels, count, bins), np.float32)
         # The first frame with sound holds only the end of the transform's window, so it may be cut off as well.
-        start = min(int(sounding[0]) + 1, left + self._inner - 1) // stride * stride
-        start = start if start >= left else 0
+        start = min(int(sounding[0]) + 1, inner.stop - 1) // stride * stride
+        start = start if start >= inner.start else 0
         stop = min(frames, start - (start - int(sounding[-1]) - 1) // stride * stride)
         context = start == 0, stop == frames
-        found = self.network(np.ascontiguousarray(magnitude[:, start:stop]), context)
-        begin = start + context[0] * self._settings.trim[0] - left
+        if stop - start < frames:
+            kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
+            kept[:], magnitude = magnitude[:, start:stop], kept
+        found = self.network(magnitude, context)
+        begin = start + context[0] * self._settings.trim[0] - inner.start
         end = begin + found.shape[2]
-        masks[:, :, max(0, begin) : end] = found[:, :, max(0, -begin) : self._inner - begin]
-        masks[:, :, : max(0, begin)] = masks[:, :, [max(0, begin)]]
-        return masks
+        if begin > 0 or end < count:
+            edges = (0, 0), (0, 0), (max(0, begin), 0), (0, 0)
+            silence = (0, 0), (0, 0), (0, max(0, count - end)), (0, 0)
+            found = np.pad(np.pad(found, silence), edges, mode="edge")
+        return found[:, :, max(0, -begin) :][:, :, :count]
 
     def _synthesize(self, masks: Array, spectrum: NDArray[np.complex64], stems: Sequence[str], out: Array) -> None:
         """Mask, transform back, and overlap-add into ``out`` (stems, channels, inner frames and their overlap)."""
@@ -156,12 +164,13 @@ class SpleeterRunner:
         overlap = self._settings.fft // hop
         pieces_of = out.reshape(*out.shape[:2], -1, hop)
         for channel in range(self._channels):
-            for block in _blocks(self._inner):
+            for block in _blocks(spectrum.shape[1]):
                 shares = extend_mask(masks[:, channel, block], bins)
                 named = dict(zip(self._masked, shares, strict=True))
                 for stem, target in zip(stems, pieces_of[:, channel], strict=True):
                     share = named[stem] if stem in named else 1 - shares.sum(axis=0)
-                    pieces = np.fft.irfft(spectrum[channel, block] * share) * self._synthesis
+                    pieces = np.fft.irfft(spectrum[channel, block] * share)
+                    pieces *= self._synthesis
                     pieces = pieces.reshape(len(pieces), overlap, hop)
                     for part in range(overlap):
                         target[block.start + part : block.stop + part] += pieces[:, part]

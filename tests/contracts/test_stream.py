@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from stemplug import Separator, Stems
 from stemplug.audio import Audio
+from stemplug.engine.stream import last_hops
+from stemplug.models import Geometry
 from tests.conftest import RATE
 
 
@@ -91,19 +93,38 @@ def test_a_stream_of_nothing_gives_nothing(separator: Separator) -> None:
     assert separator.stream(RATE).flush().frames == 0
 
 
-def test_chunks_leave_no_seam(spleeter: Separator, song: Audio) -> None:
+@pytest.mark.parametrize(("windows", "rest"), [(2, 5 * RATE), (0, 35 * RATE)], ids=["whole", "a lane each"])
+def test_windows_leave_no_seam(spleeter: Separator, song: Audio, windows: int, rest: int) -> None:
     """Several windows against one pass over the whole song: the context is the network's whole reach."""
     runner = spleeter.runner
     geometry = runner.geometry
     sounding = song[:, 30_000:-30_000]  # a window knows nothing of the silence that the engine keeps
-    audio = np.tile(sounding, 20)[:, : 2 * geometry.hop + 5 * RATE]
+    audio = np.tile(sounding, 20)[:, : windows * geometry.hop + rest]
+    joins = np.cumsum(last_hops(geometry, audio.shape[1], 0, spleeter.lanes))[:-1]
+    assert len(joins) == max(1, windows)
     chunked = spleeter.separate(audio, RATE)["vocals"]
     whole = whole_pass(spleeter, audio)
     difference = chunked - whole
     assert ratio_db(difference, whole) <= -80
-    for join in (geometry.hop, 2 * geometry.hop):
+    for join in joins:
         around = slice(join - 2205, join + 2205)
         assert ratio_db(difference[:, around], whole[:, around]) <= -60
+
+
+@given(
+    hop=st.integers(1, 300),
+    step=st.integers(0, 40),
+    context=st.integers(0, 100),
+    frames=st.integers(0, 2000),
+    started=st.integers(0, 9),
+    lanes=st.integers(1, 4),
+)
+def test_the_last_hops_cover_the_song(hop: int, step: int, context: int, frames: int, started: int, lanes: int) -> None:
+    geometry = Geometry(hop=hop, fade=0, left=context, right=0, step=step)
+    hops = last_hops(geometry, frames, started, lanes)
+    assert frames <= sum(hops) < frames + (step or hop)
+    assert all(length % (step or hop) == 0 for length in hops if length != hop)
+    assert len(hops) - frames // hop <= lanes
 
 
 def whole_pass(separator: Separator, audio: Audio) -> Audio:

@@ -81,7 +81,7 @@ def test_a_stream_that_lost_a_window_gives_no_more(
     stream = separator.stream(RATE)
     stream.push(song[:, :1000])
     with pytest.raises(ModelError, match="out of memory"):
-        stream.push(np.tile(song, 4))
+        stream.push(np.tile(song, 1 + 3 * separator.runner.geometry.window // song.shape[1]))
     for more in (lambda: stream.push(song), stream.flush):
         with pytest.raises(OptionError, match="has failed"):
             more()
