@@ -101,18 +101,17 @@ def measure(
         path = song or _make_song(Path(folder, "song.wav"), seconds)
         out = Path(folder, "out")
         options = FolderFormat(overwrite=True)
-        times["split"].append(_seconds(lambda: split(path, out, separator=separator, options=options)))
+        split(path, out, separator=separator, options=options)
         peak = _peak_memory()
         with AudioReader(path) as reader:
             rate, audio = reader.info.sample_rate, np.concatenate(list(reader.blocks()), axis=1)
         song_seconds = audio.shape[1] / rate
-        for number in range(rounds):
+        for _ in range(rounds):
             times["inference"].append(song_seconds * _inference_speed(separator))
             times["separate"].append(_seconds(lambda: separator.separate(audio, rate)))
             separator.watch.seconds.clear()
-            if number or rounds == 1:
-                times["split"].append(_seconds(lambda: split(path, out, separator=separator, options=options)))
-                stages = dict(separator.watch.seconds)
+            times["split"].append(_seconds(lambda: split(path, out, separator=separator, options=options)))
+        stages = dict(separator.watch.seconds)
     return BenchResult(
         machine=describe_machine(),
         model=f"{separator.manifest.name} {separator.manifest.version}",

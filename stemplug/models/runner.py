@@ -41,8 +41,12 @@ class Geometry:
     step: int = 0
 
     def __post_init__(self) -> None:
-        if self.hop < 1 or min(self.fade, self.left, self.right, self.step) < 0 or self.fade > (self.step or self.hop):
-            raise ValueError(f"{self}: expected hop >= 1, left, right, step >= 0, 0 <= fade <= hop and step.")
+        steps = self.hop % self.step == 0 and self.fade <= self.step if self.step else True
+        if self.hop < 1 or min(self.fade, self.left, self.right, self.step) < 0 or self.fade > self.hop or not steps:
+            raise ValueError(
+                f"{self}: expected hop >= 1, left, right, step >= 0, 0 <= fade <= hop, hop a whole number of steps, "
+                "fade at most a step."
+            )
 
     @property
     def window(self) -> int:

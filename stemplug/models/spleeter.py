@@ -64,12 +64,14 @@ class SpleeterRunner:
         fft, hop = settings.fft, settings.stft_hop
         overlap = fft // hop
         inner = profile.frames - profile.left - profile.right  # frames whose masks are used
+        used = inner - overlap + 1 - profile.fade
+        on_grid = used % settings.stride == 0 and profile.fade <= settings.stride
         self.geometry = Geometry(
-            hop=(inner - overlap + 1 - profile.fade) * hop,
+            hop=used * hop,
             fade=profile.fade * hop,
             left=(profile.left + overlap - 1) * hop,
             right=(profile.right + overlap - 1) * hop,
-            step=settings.stride * hop,
+            step=settings.stride * hop if on_grid else 0,
         )
         window = np.hanning(fft + 1)[:-1]
         self._analysis = window.astype(np.float32)

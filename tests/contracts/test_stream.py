@@ -112,18 +112,23 @@ def test_windows_leave_no_seam(spleeter: Separator, song: Audio, windows: int, r
 
 
 @given(
-    hop=st.integers(1, 300),
-    step=st.integers(0, 40),
+    steps=st.integers(1, 9),
+    step=st.integers(1, 40),
+    whole_only=st.booleans(),
     context=st.integers(0, 100),
     frames=st.integers(0, 2000),
     started=st.integers(0, 9),
     lanes=st.integers(1, 4),
 )
-def test_the_last_hops_cover_the_song(hop: int, step: int, context: int, frames: int, started: int, lanes: int) -> None:
-    geometry = Geometry(hop=hop, fade=0, left=context, right=0, step=step)
+def test_the_last_hops_cover_the_song(
+    steps: int, step: int, whole_only: bool, context: int, frames: int, started: int, lanes: int
+) -> None:
+    hop = steps * step
+    geometry = Geometry(hop=hop, fade=0, left=context, right=0, step=0 if whole_only else step)
     hops = last_hops(geometry, frames, started, lanes)
-    assert frames <= sum(hops) < frames + (step or hop)
-    assert all(length % (step or hop) == 0 for length in hops if length != hop)
+    unit = hop if whole_only else step
+    assert frames <= sum(hops) < frames + unit
+    assert all(length <= hop and length % unit == 0 for length in hops)
     assert len(hops) - frames // hop <= lanes
 
 

@@ -91,6 +91,25 @@ def test_the_small_network_works_or_these_tests_prove_nothing(tmp_path: Path) ->
     assert np.abs(separator.separate(noise, 44100).sum() - noise).max() < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("good", "other"),
+    [("right = 8", "right = 13"), ("right = 8", "right = 8\nfade = 3"), ("stride = 8", "stride = 1\n")],
+    ids=["hop on the grid of the strides", "hop off the grid, with a fade", "any hop"],
+)
+def test_any_profile_that_fits_separates_songs_of_any_length(tmp_path: Path, good: str, other: str) -> None:
+    separator = Separator(write_model(tmp_path / "small", network(), SPLEETER.replace(good, other)), threads=2)
+    for frames in (1, 900, 5000, 7777):
+        noise = np.random.default_rng(0).normal(0, 0.1, (2, frames)).astype(np.float32)
+        assert np.abs(separator.separate(noise, 44100).sum() - noise).max() < 1e-6
+
+
+def test_a_fade_longer_than_a_stride_is_no_trouble(tmp_path: Path) -> None:
+    profile = SPLEETER.replace("stride = 8", "stride = 4").replace("right = 8", "right = 8\nfade = 5")
+    separator = Separator(write_model(tmp_path / "small", network(), profile), threads=2)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 7777)).astype(np.float32)
+    assert np.abs(separator.separate(noise, 44100).sum() - noise).max() < 1e-6
+
+
 BAD_MANIFESTS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "schema None, expected 1"),
     "not TOML": ("schema = = 1", "not valid TOML"),
