@@ -3,6 +3,7 @@
     StemPlugError
     |-- AudioError      (also ValueError)    audio that cannot be used: a file, an array, a sample rate
     |-- OptionError     (also ValueError)    a setting that does not exist or contradicts another
+    |   `-- StageError  (also TypeError)     something that is no stage of a chain
     |-- ModelError      (also RuntimeError)  a model or a device that cannot be used
     |-- TrackError      (also OSError)       stems that cannot be written
     |-- SessionError    (also ValueError)    a mix-down session that cannot be rendered
@@ -35,6 +36,10 @@ class OptionError(StemPlugError, ValueError):
     """A setting that does not exist or contradicts another."""
 
     exit_code = 2
+
+
+class StageError(OptionError, TypeError):
+    """Something that is no stage of a chain."""
 
 
 class ModelError(StemPlugError, RuntimeError):

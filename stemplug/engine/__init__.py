@@ -1,7 +1,7 @@
 """The engine: any audio in, aligned stems out. All contracts of the design hold here, for every model."""
 
 from stemplug.engine.installed import ModelInfo, installed_models, model_info
-from stemplug.engine.separator import FileSeparation, Separator, separate
+from stemplug.engine.separator import FileSeparation, Separator, separate, shared_separator
 from stemplug.engine.stems import STEM_NAMES, Stems
 from stemplug.engine.stream import StemStream
 
@@ -15,4 +15,5 @@ __all__ = [
     "installed_models",
     "model_info",
     "separate",
+    "shared_separator",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -287,16 +288,23 @@ def usable_threads() -> int:
     return min(cores, MAX_THREADS)
 
 
-_shared: dict[Path, Separator] = {}
-_shared_lock = threading.Lock()
+_loaded: WeakValueDictionary[Path, Separator] = WeakValueDictionary()
+_last: list[Separator] = []
+_loading = threading.Lock()
+
+
+def shared_separator(model: str | os.PathLike[str] = "default") -> Separator:
+    """Return a `Separator` with default settings, the same as long as anyone uses it."""
+    folder = find_model(model).path
+    with _loading:
+        separator = _loaded.get(folder)
+        if separator is None:
+            separator = _loaded[folder] = Separator(folder)
+        return separator
 
 
 def separate(audio: object, sample_rate: int, *, model: str | os.PathLike[str] = "default") -> Stems:
     """Take a song apart with a model that stays loaded: `Separator.separate` in one call."""
-    folder = find_model(model).path
-    with _shared_lock:
-        if folder not in _shared:
-            _shared.clear()  # one at a time: who needs more makes Separators
-            _shared[folder] = Separator(folder)
-        separator = _shared[folder]
+    separator = shared_separator(model)
+    _last[:] = [separator]  # one at a time: who needs more makes Separators
     return separator.separate(audio, sample_rate)

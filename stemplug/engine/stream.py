@@ -58,6 +58,8 @@ class StemStream:
         Hz, of input and output.
     latency_samples:
         Constant. Output frame n depends on input frames up to n + latency_samples.
+    hop_samples:
+        What each window that `collect` leaves at work adds to the latency, at most.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class StemStream:
         self.latency_samples = stream_latency(
             runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate
         )
+        self.hop_samples = math.ceil(runner.geometry.hop * sample_rate / manifest.sample_rate)
         self._runner, self._manifest = runner, manifest
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
         self._consistent, self._watch = consistent, watch

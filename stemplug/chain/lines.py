@@ -1,0 +1,245 @@
+"""Stages at work: what a `Board` is made of once it processes audio.
+
+A line takes whole songs, or a stream block by block. Frame n of its output always belongs to frame n of its input;
+while it streams it may hold frames back, which `flush` gives. Latency is therefore nothing but frames that are held
+back, and parallel lines are aligned by waiting for the slowest.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pedalboard
+
+from stemplug.audio import Audio
+from stemplug.errors import AudioError
+
+Function = Callable[[Audio, float], Audio]
+"""A stage in plain Python: float32 ``(channels, frames)`` and the sample rate in Hz to audio of the same shape."""
+
+MAX_TAIL_SECONDS = 60
+"""A plugin that still holds frames back after so much silence has lost them."""
+
+
+class Line(ABC):
+    """One stage, or several in series, with the state of a stream. Belongs to one thread."""
+
+    @abstractmethod
+    def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """Process a whole song, ``(channels, frames)``, from a clean state; returns the same shape."""
+
+    @abstractmethod
+    def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """Process the next block of a stream; returns what is ready, maybe 0 frames."""
+
+    @abstractmethod
+    def flush(self) -> Audio | None:
+        """End the stream and return the frames that were held back; None if no block was pushed."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the stream, but not the state of plugins."""
+
+    def reset(self) -> None:
+        """Forget the stream and all state."""
+        self.drop()
+
+
+class TappedLine(Line):
+    """A line that can tell its stems.
+
+    Attributes
+    ----------
+    tapped:
+        Whether to keep the stems for `take`.
+    """
+
+    tapped = False
+
+    @abstractmethod
+    def take(self, channels: int) -> dict[str, Audio]:
+        """Return the stems, ``(channels, frames)``, that came out since the last call, and stop keeping them."""
+
+
+class Native(Line):
+    """pedalboard plugins in series, run by one call of pedalboard.
+
+    Two faults of pedalboard 0.9 when it streams are made good. It keeps the last frames, which silence pushed after
+    the song brings out. And a block longer than all before makes it prepare its plugins anew, which clears their
+    state; so they are prepared for the longest block beforehand. External plugins forget that on reset: they are
+    never given more at a time than in the first block.
+    """
+
+    def __init__(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
+        self.replace(plugins)
+        self._longest = 0  # frames that the plugins are prepared for
+        self.drop()
+
+    def replace(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
+        """Go on with other plugins, whatever the stream."""
+        self._chain = pedalboard.Pedalboard(list(plugins))  # type: ignore[arg-type]
+        self._external = any(isinstance(plugin, pedalboard.ExternalPlugin) for plugin in flatten(plugins))
+
+    def drop(self) -> None:
+        """See `Line`."""
+        self._channels = self._given = self._taken = 0
+        self._sample_rate = 0.0
+
+    def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`; any layout that pedalboard takes."""
+        result = self._chain(audio, sample_rate, buffer_size, reset=True)
+        self._longest = min(buffer_size, max(result.shape))
+        return result
+
+    def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`."""
+        channels, frames = audio.shape
+        if not frames or not channels:
+            return audio
+        if (channels, sample_rate) != (self._channels, self._sample_rate):
+            self._given = self._taken = 0  # pedalboard starts anew as well
+            self._channels, self._sample_rate = channels, sample_rate
+        if not self._longest:
+            self._longest = min(buffer_size, frames) if self._external else buffer_size
+            for prepared in (buffer_size, 0):  # the second call only resets; reset() would forget the channels, too
+                self._chain(np.zeros((channels, prepared), np.float32), sample_rate, buffer_size)
+        ready = self._chain(audio, sample_rate, min(buffer_size, self._longest), reset=False)
+        self._given += frames
+        self._taken += ready.shape[1]
+        return ready
+
+    def flush(self) -> Audio | None:
+        """See `Line`."""
+        if not self._channels:
+            self.reset()
+            return None
+        held, silent = self._given - self._taken, 0
+        pieces = [np.zeros((self._channels, 0), np.float32)]
+        block = np.zeros((self._channels, self._longest), np.float32)
+        while held > 0 and silent < MAX_TAIL_SECONDS * self._sample_rate:
+            ready = self._chain(block, self._sample_rate, self._longest, reset=False)[:, :held]
+            pieces.append(ready)
+            held -= ready.shape[1]
+            silent += self._longest
+        pieces.append(np.zeros((self._channels, max(0, held)), np.float32))
+        self.reset()
+        return np.concatenate(pieces, axis=1)
+
+    def reset(self) -> None:
+        """See `Line`."""
+        self.drop()
+        self._longest = 0
+        self._chain.reset()
+
+
+def flatten(plugins: Iterable[pedalboard.Plugin | None]) -> Iterable[pedalboard.Plugin]:
+    """All plugins, those in containers included."""
+    for plugin in plugins:
+        if plugin is not None:
+            yield plugin
+        if isinstance(plugin, pedalboard.PluginContainer):
+            yield from flatten(plugin)
+
+
+class Call(Line):
+    """A function as a stage.
+
+    Where it has an attribute ``latency_samples``, its output is taken to be late by so many frames, and put right.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._skip: int | None = None  # frames to throw away, once the stream has begun
+        self.drop()
+
+    @property
+    def _latency(self) -> int:
+        return int(getattr(self._function, "latency_samples", 0))
+
+    def _call(self, audio: Audio, sample_rate: float) -> Audio:
+        name = getattr(self._function, "__name__", repr(self._function))
+        result = self._function(audio.copy(), sample_rate)  # it may change what it is given
+        if not isinstance(result, np.ndarray) or result.dtype.kind != "f" or result.shape != audio.shape:
+            found = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
+            raise AudioError(f"{name}() returned {found}; expected floats of the shape it was given, {audio.shape}.")
+        return np.ascontiguousarray(result, dtype=np.float32)
+
+    def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`."""
+        late = self._latency
+        return self._call(np.pad(audio, ((0, 0), (0, late))) if late else audio, sample_rate)[:, late:]
+
+    def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`."""
+        if self._skip is None:
+            self._skip = self._held = self._latency
+        self._channels, self._sample_rate = len(audio), sample_rate
+        if not audio.shape[1]:
+            return audio
+        ready = self._call(audio, sample_rate)
+        skipped = min(self._skip, ready.shape[1])
+        self._skip -= skipped
+        return ready[:, skipped:]
+
+    def flush(self) -> Audio | None:
+        """See `Line`."""
+        if self._skip is None:
+            return None
+        silence = np.zeros((self._channels, self._held), np.float32)
+        tail = self.push(silence, self._sample_rate, 0)
+        self.drop()
+        return tail
+
+    def drop(self) -> None:
+        """See `Line`."""
+        self._skip = None
+        self._held = self._channels = 0
+        self._sample_rate = 0.0
+
+
+class Series(Line):
+    """Lines one after the other."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = list(lines)
+        self._settings: tuple[float, int] | None = None
+
+    def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`."""
+        for line in self.lines:
+            audio = line.whole(audio, sample_rate, buffer_size)
+        return audio
+
+    def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """See `Line`."""
+        self._settings = sample_rate, buffer_size
+        for line in self.lines:
+            audio = line.push(audio, sample_rate, buffer_size)
+        return audio
+
+    def flush(self) -> Audio | None:
+        """See `Line`."""
+        if not self._settings:
+            return None
+        tail: Audio | None = None
+        for line in self.lines:
+            ready = None if tail is None else line.push(tail, *self._settings)
+            rest = line.flush()
+            parts = [part for part in (ready, rest) if part is not None]
+            tail = np.concatenate(parts, axis=1) if parts else None
+        self._settings = None
+        return tail
+
+    def drop(self) -> None:
+        """See `Line`."""
+        self._settings = None
+        for line in self.lines:
+            line.drop()
+
+    def reset(self) -> None:
+        """See `Line`."""
+        self._settings = None
+        for line in self.lines:
+            line.reset()
