@@ -7,37 +7,47 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from stemplug.chain import Board, Mute, StemSplit
     from stemplug.engine import FileSeparation, Separator, Stems, StemStream, separate
     from stemplug.errors import (
         AudioError,
         Cancelled,
+        ChainError,
         ModelError,
         OptionError,
         PluginError,
         SessionError,
+        StageError,
         StemPlugError,
         TrackError,
         WorkerError,
     )
-    from stemplug.tracks import FolderFormat, Selection, SplitResult, split
+    from stemplug.tracks import ChainResult, FolderFormat, Selection, SplitResult, run_chain, split
 
 # Names are imported at first use, so that `import stemplug` is quick and pulls in no heavy library.
 _EXPORTS = {
+    "Board": "stemplug.chain",
+    "Mute": "stemplug.chain",
+    "StemSplit": "stemplug.chain",
     "FileSeparation": "stemplug.engine",
     "Separator": "stemplug.engine",
     "StemStream": "stemplug.engine",
     "Stems": "stemplug.engine",
     "separate": "stemplug.engine",
+    "ChainResult": "stemplug.tracks",
     "FolderFormat": "stemplug.tracks",
     "Selection": "stemplug.tracks",
     "SplitResult": "stemplug.tracks",
+    "run_chain": "stemplug.tracks",
     "split": "stemplug.tracks",
     "AudioError": "stemplug.errors",
     "Cancelled": "stemplug.errors",
+    "ChainError": "stemplug.errors",
     "ModelError": "stemplug.errors",
     "OptionError": "stemplug.errors",
     "PluginError": "stemplug.errors",
     "SessionError": "stemplug.errors",
+    "StageError": "stemplug.errors",
     "StemPlugError": "stemplug.errors",
     "TrackError": "stemplug.errors",
     "WorkerError": "stemplug.errors",
@@ -45,22 +55,29 @@ _EXPORTS = {
 
 __all__ = [
     "AudioError",
+    "Board",
     "Cancelled",
+    "ChainError",
+    "ChainResult",
     "FileSeparation",
     "FolderFormat",
     "ModelError",
+    "Mute",
     "OptionError",
     "PluginError",
     "Selection",
     "Separator",
     "SessionError",
     "SplitResult",
+    "StageError",
     "StemPlugError",
+    "StemSplit",
     "StemStream",
     "Stems",
     "TrackError",
     "WorkerError",
     "__version__",
+    "run_chain",
     "separate",
     "split",
 ]

@@ -6,6 +6,7 @@
     |   `-- StageError  (also TypeError)     something that is no stage of a chain
     |-- ModelError      (also RuntimeError)  a model or a device that cannot be used
     |-- TrackError      (also OSError)       stems that cannot be written
+    |-- ChainError      (also ValueError)    a saved chain that cannot be used
     |-- SessionError    (also ValueError)    a mix-down session that cannot be rendered
     |-- PluginError     (also RuntimeError)  the VST3 plugin
     |-- WorkerError     (also RuntimeError)  the process that serves the plugin
@@ -52,6 +53,12 @@ class TrackError(StemPlugError, OSError):
     """Stems that cannot be written."""
 
     exit_code = 6
+
+
+class ChainError(StemPlugError, ValueError):
+    """A saved chain that cannot be used."""
+
+    exit_code = 3
 
 
 class SessionError(StemPlugError, ValueError):

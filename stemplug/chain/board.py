@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, MutableSequence
@@ -214,6 +215,12 @@ class Board(pedalboard.Pedalboard):
             channels = len(Layout.of(mix, sample_rate, self._layout, self._channels).inward(mix))
             return mix, Stems(split.take(channels), round(sample_rate))
 
+    @property
+    def stem_names(self) -> tuple[str, ...]:
+        """Names of the stems that `split` gives; raises what it raises."""
+        with self._lock:
+            return self._split_line().names
+
     def flush(self) -> NDArray[np.float32]:
         """End a stream: return the frames held back, in the stream's layout. The next call begins anew."""
         with self._lock:
@@ -237,6 +244,39 @@ class Board(pedalboard.Pedalboard):
         with self._lock:
             self._end()
             self._compile().reset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The board as plain data (dict, list, str, float), for `from_dict`, JSON or YAML.
+
+        Raises `ChainError` for what only Python can hold: functions, impulse responses given as arrays, external
+        plugins that were not loaded by `from_dict` and so do not tell their path.
+        """
+        from stemplug.chain import saved
+
+        return saved.to_dict(self)
+
+    @staticmethod
+    def from_dict(data: object) -> Board:
+        """The board that `to_dict` described (format: stemplug/chain/saved.py).
+
+        Raises `ChainError`, which names the place, for what is none.
+        """
+        from stemplug.chain import saved
+
+        return saved.from_dict(data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the board to a YAML file, replacing one that is there; raises what `to_dict` raises."""
+        from stemplug.chain import saved
+
+        saved.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Board:
+        """Read a board from a YAML file; raises `ChainError`, which names file and line, for what is none."""
+        from stemplug.chain import saved
+
+        return saved.load(path)
 
     def parts(self) -> list[object]:
         """The board and all stages, those inside stem splits and boards included."""
@@ -306,12 +346,16 @@ class Board(pedalboard.Pedalboard):
         self._compiled = parts, line
         return line
 
-    def _tapped(self) -> TappedLine:
+    def _split_line(self) -> TappedLine:
         splits = [line for line in self._compile().lines if isinstance(line, TappedLine)]
         if len(splits) != 1:
-            raise OptionError(f"the board has {len(splits) or 'no'} StemSplits in series; split() needs one.")
-        splits[0].tapped = True
+            raise OptionError(f"the board has {len(splits) or 'no'} StemSplits in series; its stems are told of one.")
         return splits[0]
+
+    def _tapped(self) -> TappedLine:
+        split = self._split_line()
+        split.tapped = True
+        return split
 
     def _end(self) -> None:
         """Forget the stream, but not the state of plugins."""

@@ -52,10 +52,13 @@ class TappedLine(Line):
 
     Attributes
     ----------
+    names:
+        Those of the stems.
     tapped:
         Whether to keep the stems for `take`.
     """
 
+    names: tuple[str, ...]
     tapped = False
 
     @abstractmethod

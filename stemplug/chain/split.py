@@ -150,6 +150,7 @@ class SplitLine(TappedLine):
 
     def __init__(self, stage: StemSplit, branches: Mapping[str, Line]) -> None:
         self._stage, self._branches = stage, dict(branches)
+        self.names = tuple(branches)
         self._pool = ThreadPoolExecutor(len(self._branches), thread_name_prefix="stemplug-branch")
         self._stream: StemStream | None = None
         self._kept: list[dict[str, Audio]] = []

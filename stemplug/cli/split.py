@@ -117,14 +117,17 @@ def report(song: Path, result: SplitResult, as_json: bool) -> None:
             emit(str(path))
     for track in result.tracks:
         if track.saturated:
-            what = (
-                f"{track.stem}: {track.beyond_full_scale} samples lay beyond full scale (peak {track.peak_db:+.1f} dB)"
-            )
-            print(
-                f"stemplug: {printable(song.name)}: {what} and were cut off. "
-                "WAV with --bit-depth 32f keeps them, --clip rescale turns all stems down.",
-                file=sys.stderr,
-            )
+            advice = "--clip rescale turns all stems down"
+            warn_saturated(song, track.stem, track.beyond_full_scale, track.peak_db, advice)
+
+
+def warn_saturated(song: Path, track: str, samples: int, peak_db: float, advice: str) -> None:
+    """Tell on stderr that a track's format cut samples off."""
+    print(
+        f"stemplug: {printable(song.name)}: {track}: {samples} samples lay beyond full scale (peak {peak_db:+.1f} dB) "
+        f"and were cut off. WAV with --bit-depth 32f keeps them. {advice}.",
+        file=sys.stderr,
+    )
 
 
 def printable(name: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemplug.errors import ModelError, unknown
-from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest, read_regular
+from stemplug.files import read_regular
+from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest
 
 DEFAULT_MODEL = "spleeter-2stems"
 ENVIRONMENT = "STEMPLUG_MODELS"

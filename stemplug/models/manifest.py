@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -12,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stemplug.errors import ModelError
+from stemplug.files import read_regular
 
 SCHEMA = 1
 FILE_NAME = "manifest.toml"
@@ -73,14 +71,6 @@ class Manifest(_Strict):
         if "offline" not in self.profiles:
             raise ValueError("profiles: 'offline' is missing")
         return self
-
-
-def read_regular(path: Path) -> bytes:
-    """Read a file; raises `OSError` for pipes and devices, which would not end."""
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file")
-        return file.read()
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -170,7 +170,7 @@ class FolderWriter(Closing):
             self._check_targets(folder, targets, song)
             self._staging = Staging(folder, targets, overwrite=options.overwrite)
         except OSError as error:
-            raise _unwritable(folder, error) from None
+            raise unwritable(folder, error) from None
         try:
             self._check_space(frames * len(stems))
             for index, stem in enumerate(stems):
@@ -180,7 +180,7 @@ class FolderWriter(Closing):
                 self._tracks[stem] = _Track(report, path, tags, self._open(path, tags, spool=self._spooling))
         except OSError as error:
             self.close()
-            raise _unwritable(folder, error) from None
+            raise unwritable(folder, error) from None
         except BaseException:
             self.close()
             raise
@@ -204,13 +204,7 @@ class FolderWriter(Closing):
 
     def _check_targets(self, folder: Path, targets: list[Path], song: Path) -> None:
         for target in targets:
-            path = folder / target
-            if path.exists() and song.exists() and path.samefile(song):
-                raise OptionError(f"'{path}' is the song itself. Choose another output folder or --name.")
-            if path.is_dir():
-                raise OptionError(f"'{path}' is a folder, and a track of that name is to be written. Choose another.")
-            if os.path.lexists(path) and not self._options.overwrite:
-                raise OptionError(f"'{path}' exists. Use --overwrite to replace it, or another output folder.")
+            check_target(folder / target, song, overwrite=self._options.overwrite)
         # Under the lock it is looked at again, when all is written: see Staging.commit.
 
     def _check_space(self, frames: int) -> None:
@@ -240,7 +234,7 @@ class FolderWriter(Closing):
                     if clamp:
                         track.report.beyond_full_scale += int(np.count_nonzero(np.abs(audio) > 1))
         except OSError as error:
-            raise _unwritable(self._staging.root, error) from None
+            raise unwritable(self._staging.root, error) from None
 
     def commit(self, about: dict[str, Any]) -> tuple[list[Path], list[TrackReport]]:
         """Complete all files and move them to their place.
@@ -271,7 +265,7 @@ class FolderWriter(Closing):
             path.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
             return self._staging.commit()[:-1], reports
         except OSError as error:
-            raise _unwritable(self._staging.root, error) from None
+            raise unwritable(self._staging.root, error) from None
 
     def _respool(self, gain: float) -> None:
         """Write the final files from the spooled floats, all with one gain."""
@@ -296,7 +290,18 @@ class FolderWriter(Closing):
             self._staging.close()
 
 
-def _unwritable(folder: Path, error: OSError) -> TrackError:
+def check_target(path: Path, song: Path, *, overwrite: bool) -> None:
+    """Raise `OptionError` where a track cannot be written to ``path``: the song itself, a folder, a file to keep."""
+    if path.exists() and song.exists() and path.samefile(song):
+        raise OptionError(f"'{path}' is the song itself. Choose another output folder or --name.")
+    if path.is_dir():
+        raise OptionError(f"'{path}' is a folder, and a track of that name is to be written. Choose another.")
+    if os.path.lexists(path) and not overwrite:
+        raise OptionError(f"'{path}' exists. Use --overwrite to replace it, or another output folder.")
+
+
+def unwritable(folder: Path, error: OSError) -> TrackError:
+    """What the system said while tracks were written to ``folder``, with advice."""
     if isinstance(error, TrackError):
         return error
     reason = (error.strerror or str(error)).lower()
