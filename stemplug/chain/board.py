@@ -317,7 +317,8 @@ class Board(pedalboard.Pedalboard):
     def _whole(self, line: Series, array: NDArray[Any], sample_rate: float, buffer_size: int) -> NDArray[np.float32]:
         if self.native:
             native = line.lines[0] if line.lines else Native([])
-            return native.whole(array, sample_rate, buffer_size)
+            assert isinstance(native, Native)
+            return native.as_pedalboard(array, _channels(array), sample_rate, buffer_size)
         layout = Layout.of(array, sample_rate)
         return layout.outward(line.whole(layout.inward(array), sample_rate, buffer_size))
 
@@ -370,6 +371,12 @@ class Board(pedalboard.Pedalboard):
 
 def _is_native(stage: Stage) -> bool:
     return stage is None or (stage.native if isinstance(stage, Board) else isinstance(stage, pedalboard.Plugin))
+
+
+def _channels(array: NDArray[Any]) -> int:
+    """Channels of a song whose layout pedalboard will tell."""
+    shape = getattr(array, "shape", ())
+    return min(shape) if len(shape) == 2 else len(shape)
 
 
 def _parts(stage: Stage) -> list[object]:

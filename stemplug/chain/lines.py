@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pedalboard
+from numpy.typing import NDArray
 
 from stemplug.audio import Audio
 from stemplug.errors import AudioError
@@ -69,21 +71,24 @@ class TappedLine(Line):
 class Native(Line):
     """pedalboard plugins in series, run by one call of pedalboard.
 
-    Two faults of pedalboard 0.9 when it streams are made good. It keeps the last frames, which silence pushed after
-    the song brings out. And a block longer than all before makes it prepare its plugins anew, which clears their
-    state; so they are prepared for the longest block beforehand. External plugins forget that on reset: they are
-    never given more at a time than in the first block.
+    Faults of pedalboard 0.9 when it streams are made good. It keeps the last frames: silence pushed after the song
+    brings them out. A block longer than all before makes it prepare its plugins anew, which clears their state: so
+    they are prepared for the longest block beforehand. External plugins forget that on reset: they are never given
+    more at a time than in the first block. And plugins with latency are late if they go on after a whole song: they
+    begin anew, while all others keep their tails, as in pedalboard.
     """
 
     def __init__(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
         self.replace(plugins)
-        self._longest = 0  # frames that the plugins are prepared for
+        self._longest = 0  # frames that the plugins are prepared for; 0 before the first block
+        self._latent: bool | None = None
         self.drop()
 
     def replace(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
         """Go on with other plugins, whatever the stream."""
         self._chain = pedalboard.Pedalboard(list(plugins))  # type: ignore[arg-type]
         self._external = any(isinstance(plugin, pedalboard.ExternalPlugin) for plugin in flatten(plugins))
+        self._latent = None
 
     def drop(self) -> None:
         """See `Line`."""
@@ -91,10 +96,25 @@ class Native(Line):
         self._sample_rate = 0.0
 
     def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-        """See `Line`; any layout that pedalboard takes."""
-        result = self._chain(audio, sample_rate, buffer_size, reset=True)
+        """See `Line`."""
+        return self.as_pedalboard(audio, len(audio), sample_rate, buffer_size)
+
+    def as_pedalboard(self, array: NDArray[Any], channels: int, sample_rate: float, buffer_size: int) -> Audio:
+        """Process a whole song of any layout."""
+        if self._latent is None and channels:
+            self._prepare(channels, sample_rate, buffer_size)
+        result = self._chain(array, sample_rate, buffer_size, reset=True)
         self._longest = min(buffer_size, max(result.shape))
         return result
+
+    def _prepare(self, channels: int, sample_rate: float, buffer_size: int) -> None:
+        """Bring the plugins into a clean state, prepared for blocks of ``buffer_size``."""
+        self._chain.reset()
+        frames = max(buffer_size, channels + 1)  # or pedalboard would take frames for channels
+        ready = self._chain(np.zeros((channels, frames), np.float32), sample_rate, buffer_size, reset=False)
+        self._latent = ready.shape[1] < frames
+        # Only to reset: the method reset() would forget the channels, too.
+        self._chain(np.zeros((channels, 0), np.float32), sample_rate, buffer_size)
 
     def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
         """See `Line`."""
@@ -102,12 +122,11 @@ class Native(Line):
         if not frames or not channels:
             return audio
         if (channels, sample_rate) != (self._channels, self._sample_rate):
-            self._given = self._taken = 0  # pedalboard starts anew as well
+            if not self._longest or self._latent or self._channels:
+                self._prepare(channels, sample_rate, buffer_size)
+                self._longest = min(buffer_size, frames) if self._external else buffer_size
+            self._given = self._taken = 0
             self._channels, self._sample_rate = channels, sample_rate
-        if not self._longest:
-            self._longest = min(buffer_size, frames) if self._external else buffer_size
-            for prepared in (buffer_size, 0):  # the second call only resets; reset() would forget the channels, too
-                self._chain(np.zeros((channels, prepared), np.float32), sample_rate, buffer_size)
         ready = self._chain(audio, sample_rate, min(buffer_size, self._longest), reset=False)
         self._given += frames
         self._taken += ready.shape[1]
