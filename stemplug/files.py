@@ -15,6 +15,8 @@ from stemplug.errors import StemPlugError
 
 MAX_BYTES = 1 << 20
 
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+
 Place = tuple[str | int, ...]
 """Where something stands in a document: keys and indices from the top."""
 
@@ -55,13 +57,14 @@ def read_yaml(path: Path, error: type[StemPlugError]) -> YamlFile:
     Raises ``error``, naming file and line, for what cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise error(f"{path}: larger than {MAX_BYTES} bytes. Expected a small YAML file.")
-        text = read_regular(path).decode("utf-8-sig")
+        large = path.stat().st_size > MAX_BYTES
+        text = "" if large else read_regular(path).decode("utf-8-sig")
     except OSError as failure:
         raise error(f"{path}: {(failure.strerror or str(failure)).lower()}.") from None
     except ValueError:
         raise error(f"{path}: no text. Expected a YAML file in UTF-8.") from None
+    if large:
+        raise error(f"{path}: larger than {MAX_BYTES} bytes. Expected a small YAML file.")
     lines: dict[Place, int] = {}
     try:
         loader = _Loader(text)
@@ -87,6 +90,8 @@ class _Loader(yaml.SafeLoader):
 def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
     """A node as dict, list or scalar; fills in ``lines``."""
     lines[place] = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, child, (*place, index), lines) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -98,6 +103,4 @@ def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
                 )
             table[key_node.value] = _plain(loader, value_node, (*place, key_node.value), lines)
         return table
-    if not str(node.tag).startswith("tag:yaml.org,2002:"):
-        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
     return loader.construct_object(node)

@@ -315,11 +315,11 @@ class Board(pedalboard.Pedalboard):
                 raise
 
     def _whole(self, line: Series, array: NDArray[Any], sample_rate: float, buffer_size: int) -> NDArray[np.float32]:
+        layout = Layout.of(array, sample_rate)
         if self.native:
             native = line.lines[0] if line.lines else Native([])
             assert isinstance(native, Native)
-            return native.as_pedalboard(array, _channels(array), sample_rate, buffer_size)
-        layout = Layout.of(array, sample_rate)
+            return native.as_pedalboard(array, layout.channels(array), sample_rate, buffer_size)
         return layout.outward(line.whole(layout.inward(array), sample_rate, buffer_size))
 
     def _compile(self) -> Series:
@@ -373,12 +373,6 @@ def _is_native(stage: Stage) -> bool:
     return stage is None or (stage.native if isinstance(stage, Board) else isinstance(stage, pedalboard.Plugin))
 
 
-def _channels(array: NDArray[Any]) -> int:
-    """Channels of a song whose layout pedalboard will tell."""
-    shape = getattr(array, "shape", ())
-    return min(shape) if len(shape) == 2 else len(shape)
-
-
 def _parts(stage: Stage) -> list[object]:
     if isinstance(stage, (Board, CustomStage)):
         return stage.parts()
@@ -389,13 +383,13 @@ def _check(board: Board, stage: object) -> None:
     """Raise `StageError` unless ``stage`` may stand in ``board``."""
     if isinstance(stage, pedalboard.Plugin):
         pedalboard.Pedalboard([stage])  # refuses instruments
-    elif stage is not None and not isinstance(stage, CustomStage):
-        advice = {type: " Put () after it.", list: " Write Board([...]) around it."}.get(type(stage), "")
-        if isinstance(stage, type) or not callable(stage):
-            raise StageError(
-                f"{_shown(stage)} is no stage; expected a plugin of pedalboard, a Board, a StemSplit or a function "
-                f"(audio, sample_rate) -> audio.{advice}"
-            )
+    elif isinstance(stage, type) or not (stage is None or isinstance(stage, CustomStage) or callable(stage)):
+        advice = " Put () after it." if isinstance(stage, type) else ""
+        advice = " Write Board([...]) around it." if isinstance(stage, (list, tuple)) else advice
+        raise StageError(
+            f"{_shown(stage)} is no stage; expected a plugin of pedalboard, a Board, a StemSplit or a function "
+            f"(audio, sample_rate) -> audio.{advice}"
+        )
     if any(part is board for part in _parts(stage)):
         raise StageError("a board cannot stand inside itself.")
 

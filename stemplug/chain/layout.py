@@ -55,6 +55,10 @@ class Layout:
             pedalboard.Pedalboard()(array, sample_rate)  # raises: it cannot tell either
         return Layout(2, columns < rows and (rows > 2 or columns == 0))
 
+    def channels(self, array: NDArray[Any]) -> int:
+        """Channels of the caller's block."""
+        return 1 if self.axes == 1 else int(array.shape[1 if self.interleaved else 0])
+
     def inward(self, array: NDArray[Any]) -> Audio:
         """The caller's block as float32 ``(channels, frames)``, contiguous; a view where it is that already."""
         if self.axes == 1:
