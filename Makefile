@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VST3_SDK ?= /usr/share/juce/modules/juce_audio_processors/format_types/VST3_SDK
 INPUTS := pyproject.toml CMakeLists.txt requirements.lock
 
-.PHONY: setup demo test lint unit bench fuzz lock clean
+.PHONY: setup demo test lint unit probe bench fuzz lock clean
 
 setup: $(VENV)/ready
 
@@ -32,8 +33,17 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup
+unit: setup probe
 	$(BIN)/python -m pytest
+
+# VST3 plugins with a known latency (tests/probe). Where there is no compiler or no VST3 SDK to be had, the tests that
+# need them are left out, and say so.
+probe: setup
+	@test -d $(VST3_SDK) || { $(SUDO) apt-get update -q && \
+		$(SUDO) apt-get install -qy --no-install-recommends juce-modules-source-data; } || true
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+		cmake -S tests/probe -B build/probe -G Ninja -DVST3_SDK_DIR=$(VST3_SDK) >/dev/null && \
+		cmake --build build/probe || echo "the test plugins were not built: tests that need them are left out"
 
 bench: setup
 	$(BIN)/stemplug bench

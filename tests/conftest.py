@@ -100,6 +100,14 @@ def wav(tmp_path: Path, song: Audio) -> Path:
     return path
 
 
+def probe(name: str) -> Path:
+    """A test plugin (tests/probe), where `make probe` could build it."""
+    path = Path(__file__).parents[1] / "build" / "probe" / f"{name}.vst3"
+    if not path.is_dir():
+        pytest.skip("needs the test plugins: a C++ compiler, the VST3 SDK (juce-modules-source-data) and `make probe`")
+    return path
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -1,0 +1,5 @@
+"""Separation in a DawDreamer graph."""
+
+from stemplug.dawdreamer.graph import SplitGraph
+
+__all__ = ["SplitGraph"]
