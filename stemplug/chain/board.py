@@ -62,6 +62,7 @@ class Board(pedalboard.Pedalboard):
         self._layout: Layout | None = None  # of the stream, while there is one
         self._channels, self._sample_rate = 0, 0.0
         self._failure: BaseException | None = None
+        self._steady: tuple[Native, float, int] | None = None  # a stream through nothing but plugins
         if plugins is not None and (isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable)):
             raise StageError(f"Board takes a list of stages, not {_shown(plugins)}: write Board([...]).")
         self.extend(plugins or [])
@@ -128,6 +129,7 @@ class Board(pedalboard.Pedalboard):
         Where a stage is none of pedalboard's, a plugin that stands there twice makes pedalboard refuse to run the
         board, rather than leave the stage out.
         """
+        self._steady = None
         base = pedalboard.Pedalboard
         while base.__len__(self):
             base.__delitem__(self, 0)
@@ -297,6 +299,10 @@ class Board(pedalboard.Pedalboard):
         return Series(lines)
 
     def _run(self, array: NDArray[Any], sample_rate: float, buffer_size: int, reset: bool) -> NDArray[np.float32]:
+        if self._steady and not reset:
+            native, rate, size = self._steady
+            if sample_rate == rate and buffer_size == size and native.continues(array):
+                return native.advance(array, rate, size)
         _check_settings(sample_rate, buffer_size)
         with self._lock:
             if reset:
@@ -309,7 +315,11 @@ class Board(pedalboard.Pedalboard):
             audio = layout.inward(array)
             self._layout, self._channels, self._sample_rate = layout, len(audio), sample_rate
             try:
-                return layout.outward(line.push(audio, sample_rate, buffer_size))
+                ready = layout.outward(line.push(audio, sample_rate, buffer_size))
+                only = line.lines[0] if len(line.lines) == 1 else None
+                if isinstance(only, Native) and layout == Layout(2, False):
+                    self._steady = only, sample_rate, buffer_size
+                return ready
             except BaseException as error:
                 self._failure = error  # a block is missing: what followed would be out of place
                 raise
@@ -360,7 +370,7 @@ class Board(pedalboard.Pedalboard):
 
     def _end(self) -> None:
         """Forget the stream, but not the state of plugins."""
-        self._layout, self._channels, self._failure = None, 0, None
+        self._layout, self._channels, self._failure, self._steady = None, 0, None, None
         if self._compiled:
             self._compiled[1].drop()
 

@@ -21,6 +21,7 @@ from stemplug.errors import AudioError
 Function = Callable[[Audio, float], Audio]
 """A stage in plain Python: float32 ``(channels, frames)`` and the sample rate in Hz to audio of the same shape."""
 
+_FLOAT32 = np.dtype(np.float32)
 MAX_TAIL_SECONDS = 60
 """A plugin that still holds frames back after so much silence has lost them."""
 
@@ -127,8 +128,17 @@ class Native(Line):
                 self._longest = min(buffer_size, frames) if self._external else buffer_size
             self._given = self._taken = 0
             self._channels, self._sample_rate = channels, sample_rate
+        return self.advance(audio, sample_rate, buffer_size)
+
+    def continues(self, array: NDArray[Any]) -> bool:
+        """Whether a block needs no more than `advance`: quickly told, since it is told for every block."""
+        shape = array.shape if type(array) is np.ndarray and array.dtype is _FLOAT32 else ()
+        return len(shape) == 2 and shape[0] == self._channels < shape[1]
+
+    def advance(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
+        """Process the next block of a stream that has begun."""
         ready = self._chain(audio, sample_rate, min(buffer_size, self._longest), reset=False)
-        self._given += frames
+        self._given += audio.shape[1]
         self._taken += ready.shape[1]
         return ready
 

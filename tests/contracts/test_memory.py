@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from tests.conftest import RATE
@@ -41,3 +42,56 @@ def test_a_longer_song_takes_no_more_memory(tmp_path: Path) -> None:
     _, long = memory(tmp_path, 9)
     assert short - loaded < 1000
     assert long - short < 100
+
+
+RENDERS = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from stemplug import Board, Separator, StemSplit
+from pedalboard import Gain, Reverb
+{setup}
+def now(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+separator = Separator({model!r}, threads=2)
+song = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype(np.float32)
+{render}
+for number in range(1100):
+    if number == 100:
+        before = now()
+    render()
+print(now(), now() - before)
+"""
+BOARD = (
+    "",
+    """
+def render():
+    board = Board([StemSplit(separator=separator, vocals=[Reverb()], rest=Gain(1)), Gain(1)])
+    board.split(song, 44100)
+    board(song, 44100, reset=False)
+    board.flush()
+""",
+)
+GRAPH = (
+    "import dawdreamer; from stemplug.dawdreamer import SplitGraph",
+    """
+engine = dawdreamer.RenderEngine(44100, 512)
+playback = engine.make_playback_processor("song", song)
+master = engine.make_add_processor("master", [1.0, 1.0])
+def render():
+    graph = SplitGraph(engine)
+    graph.add(playback)
+    graph.split("split", "song", separator=separator)
+    graph.add(master, ["split.vocals", "split.drums"])
+    graph.render(0.5)
+    graph.stems("split"), graph.get_audio("master")
+""",
+)
+
+
+@pytest.mark.parametrize("kind", [BOARD, GRAPH], ids=["Board", "SplitGraph"])
+def test_a_thousand_renders_do_not_grow(passthrough_folder: Path, kind: tuple[str, str]) -> None:
+    script = RENDERS.format(setup=kind[0], model=str(passthrough_folder), render=kind[1])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    total, grown = map(float, done.stdout.split())
+    assert 50 < total < 1000 and grown < 50
