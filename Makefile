@@ -48,6 +48,7 @@ probe: setup
 bench: setup
 	$(BIN)/stemplug bench
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/chain.py
 
 # Broken audio files by the thousand; the unit tests run a short form.
 fuzz: setup

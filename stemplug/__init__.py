@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         TrackError,
         WorkerError,
     )
-    from stemplug.tracks import ChainResult, FolderFormat, Selection, SplitResult, run_chain, split
+    from stemplug.tracks import FolderFormat, Selection, SplitResult, split
+    from stemplug.tracks.chain import ChainResult, run_chain
 
 # Names are imported at first use, so that `import stemplug` is quick and pulls in no heavy library.
 _EXPORTS = {
@@ -34,11 +35,11 @@ _EXPORTS = {
     "StemStream": "stemplug.engine",
     "Stems": "stemplug.engine",
     "separate": "stemplug.engine",
-    "ChainResult": "stemplug.tracks",
+    "ChainResult": "stemplug.tracks.chain",
     "FolderFormat": "stemplug.tracks",
     "Selection": "stemplug.tracks",
     "SplitResult": "stemplug.tracks",
-    "run_chain": "stemplug.tracks",
+    "run_chain": "stemplug.tracks.chain",
     "split": "stemplug.tracks",
     "AudioError": "stemplug.errors",
     "Cancelled": "stemplug.errors",

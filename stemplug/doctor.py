@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -26,7 +27,8 @@ from stemplug.models.sessions import PROVIDERS
 from stemplug.tracks.encode import FORMATS, open_track
 from stemplug.tracks.wav import TrackTags
 
-LIBRARIES = ("numpy", "onnxruntime", "soundfile", "soxr", "av", "pydantic", "typer", "rich")
+LIBRARIES = ("numpy", "onnxruntime", "pedalboard", "soundfile", "soxr", "av", "pydantic", "yaml", "typer", "rich")
+EXTRAS = {"dawdreamer": "for SplitGraph: pip install 'stemplug[dawdreamer]'"}
 _INSTALL = {
     "cuda": "for NVIDIA GPUs: pip install onnxruntime-gpu in place of onnxruntime",
     "coreml": "only on macOS, where onnxruntime brings it",
@@ -63,6 +65,8 @@ def examine() -> Examination:
     facts["threads"] = f"{usable_threads()} usable"
     for library in LIBRARIES:
         facts[library] = _version(library)
+    for library, purpose in EXTRAS.items():
+        facts[library] = _version(library) if importlib.util.find_spec(library) else f"not installed ({purpose})"
     _try_models(found)
     _try_devices(found)
     _try_formats(found)

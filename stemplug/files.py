@@ -1,24 +1,11 @@
-"""Small files that others wrote: read with care, and told by the line where they are wrong."""
+"""Files that others wrote: read with care."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
-
-from stemplug.errors import StemPlugError
-
-MAX_BYTES = 1 << 20
-
-_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
-
-Place = tuple[str | int, ...]
-"""Where something stands in a document: keys and indices from the top."""
 
 
 def read_regular(path: Path) -> bytes:
@@ -27,80 +14,3 @@ def read_regular(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no regular file")
         return file.read()
-
-
-@dataclass(frozen=True)
-class YamlFile:
-    """A YAML file: its data, and the line of each value."""
-
-    path: Path
-    data: Any
-    lines: dict[Place, int]
-
-    def locate(self, place: Place) -> str:
-        """Name a place for a message: "FILE, line 3: chain[0].Gain"."""
-        for end in range(len(place), -1, -1):  # what is missing is told at what should hold it
-            if place[:end] in self.lines:
-                dotted = dotted_place(place)
-                return f"{self.path}, line {self.lines[place[:end]]}{': ' + dotted if dotted else ''}"
-        return str(self.path)
-
-
-def dotted_place(place: Place) -> str:
-    """A place as people write it: "chain[0].Gain"."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
-
-
-def read_yaml(path: Path, error: type[StemPlugError]) -> YamlFile:
-    """Read a YAML file of plain data: no tags, no aliases (which can grow without end), no key twice.
-
-    Raises ``error``, naming file and line, for what cannot be read.
-    """
-    try:
-        large = path.stat().st_size > MAX_BYTES
-        text = "" if large else read_regular(path).decode("utf-8-sig")
-    except OSError as failure:
-        raise error(f"{path}: {(failure.strerror or str(failure)).lower()}.") from None
-    except ValueError:
-        raise error(f"{path}: no text. Expected a YAML file in UTF-8.") from None
-    if large:
-        raise error(f"{path}: larger than {MAX_BYTES} bytes. Expected a small YAML file.")
-    lines: dict[Place, int] = {}
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        data = _plain(loader, node, (), lines) if node else None
-    except yaml.MarkedYAMLError as failure:
-        mark = failure.problem_mark or failure.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise error(f"{path}{where}: not valid YAML ({failure.problem or failure.context}).") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as failure:
-        raise error(f"{path}: not valid YAML ({str(failure).splitlines()[0][:200]}).") from None
-    return YamlFile(path, data, lines)
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-
-def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
-    """A node as dict, list or scalar; fills in ``lines``."""
-    lines[place] = node.start_mark.line + 1
-    if node.tag not in _TAGS:
-        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, child, (*place, index), lines) for index, child in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        table: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.value in table:
-                raise yaml.MarkedYAMLError(
-                    problem="a key stands twice, or is no text", problem_mark=key_node.start_mark
-                )
-            table[key_node.value] = _plain(loader, value_node, (*place, key_node.value), lines)
-        return table
-    return loader.construct_object(node)

@@ -18,6 +18,7 @@ from tests.conftest import RATE
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
+CHAINS = {code.split()[1]: code for kind, code in BLOCKS if kind == "yaml"}  # the first line is "# NAME"
 COMMANDS = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines() if line.startswith("stemplug ")]
 
 
@@ -27,12 +28,14 @@ def folder(tmp_path: Path, song: Audio, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "album").mkdir()
     for name in ("song.flac", "song.wav", "other.flac", "album/one.flac"):
         soundfile.write(tmp_path / name, song.T, RATE)
+    for name, code in CHAINS.items():
+        (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_there_are_examples() -> None:
-    assert len(PYTHON) >= 2 and len(COMMANDS) >= 4
+    assert len(PYTHON) >= 4 and len(COMMANDS) >= 6 and len(CHAINS) >= 1
 
 
 @pytest.mark.parametrize("code", PYTHON)

@@ -25,7 +25,7 @@ import yaml
 from stemplug.chain.board import Board
 from stemplug.chain.split import REST, Mute, StemSplit
 from stemplug.errors import ChainError, StemPlugError, unknown
-from stemplug.files import Place, dotted_place, read_yaml
+from stemplug.yaml_file import Place, dotted_place, read_yaml
 
 CHAIN = "chain"
 PLUGINS: dict[str, type[Any]] = {

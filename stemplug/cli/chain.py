@@ -37,7 +37,8 @@ def chain_command(
     The paths of what was written are printed one a line.
     """
     from stemplug.chain import Board
-    from stemplug.tracks import Selection, duration, run_chain
+    from stemplug.tracks import Selection, duration
+    from stemplug.tracks.chain import run_chain
 
     loaded = Board.load(board)
     with progress_bar(song, duration(song, Selection())) as progress:

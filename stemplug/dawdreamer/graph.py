@@ -15,6 +15,11 @@ from stemplug.dawdreamer.plan import Node, Plan, ProcessorNode, SplitNode, make_
 from stemplug.engine import Separator, Stems, shared_separator
 from stemplug.errors import AudioError, OptionError, StageError, unknown
 
+try:
+    import dawdreamer
+except ImportError:
+    raise ImportError("SplitGraph needs DawDreamer. Install it: pip install 'stemplug[dawdreamer]'") from None
+
 MAX_SECONDS = 24 * 3600
 MAX_ATTEMPTS = 4
 
@@ -49,8 +54,6 @@ class SplitGraph:
     """
 
     def __init__(self, engine: Any) -> None:
-        import dawdreamer
-
         if not isinstance(engine, dawdreamer.RenderEngine):
             raise StageError(f"SplitGraph takes a dawdreamer.RenderEngine, not {type(engine).__name__}.")
         self._engine = engine
@@ -86,8 +89,6 @@ class SplitGraph:
         OptionError
             For a processor of another engine, or one that was added already.
         """
-        import dawdreamer
-
         if not isinstance(processor, dawdreamer.ProcessorBase):
             raise StageError(f"add() takes a processor that the engine made, not {type(processor).__name__}.")
         name = processor.get_name()

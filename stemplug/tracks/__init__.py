@@ -1,13 +1,10 @@
 """Stems back as tracks: folders of WAV, FLAC, OGG or MP3."""
 
-from stemplug.tracks.chain import ChainResult, run_chain
 from stemplug.tracks.folder import CLIP_MODES, FolderFormat, FolderWriter, TrackReport
 from stemplug.tracks.job import Selection, SplitResult, duration, plan, split
 from stemplug.tracks.naming import find_songs
 
 __all__ = [
-    "ChainResult",
-    "run_chain",
     "CLIP_MODES",
     "FolderFormat",
     "FolderWriter",
