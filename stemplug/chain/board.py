@@ -211,11 +211,10 @@ class Board(pedalboard.Pedalboard):
         OptionError
             If the board has no `StemSplit`, or several in series.
         """
-        with self._lock:
-            split = self._tapped()
+        with self._lock, self._split_line().tapped() as stems:
             mix = self._run(input_array, sample_rate, buffer_size, reset)
-            channels = len(Layout.of(mix, sample_rate, self._layout, self._channels).inward(mix))
-            return mix, Stems(split.take(channels), round(sample_rate))
+            channels = Layout.of(mix, sample_rate, self._layout, self._channels).channels(mix)
+            return mix, Stems(stems(channels), round(sample_rate))
 
     @property
     def stem_names(self) -> tuple[str, ...]:
@@ -228,7 +227,11 @@ class Board(pedalboard.Pedalboard):
         with self._lock:
             self._check_usable()
             layout, channels = self._layout, self._channels
-            tail = self._compile().flush() if layout else None
+            try:
+                tail = self._compile().flush() if layout else None
+            except BaseException as error:
+                self._failure = error
+                raise
             self._end()
             if tail is None:
                 tail = np.zeros((channels, 0), np.float32)
@@ -236,10 +239,10 @@ class Board(pedalboard.Pedalboard):
 
     def flush_split(self) -> tuple[NDArray[np.float32], Stems]:
         """End a stream of `split`: `flush`, and the stems that were held back."""
-        with self._lock:
-            split, channels, sample_rate = self._tapped(), self._channels, self._sample_rate
+        with self._lock, self._split_line().tapped() as stems:
+            channels, sample_rate = self._channels, self._sample_rate
             tail = self.flush()
-            return tail, Stems(split.take(max(1, channels)), round(sample_rate))
+            return tail, Stems(stems(max(1, channels)), round(sample_rate))
 
     def reset(self) -> None:
         """Forget the stream and all state of the plugins, such as the tail of a reverb."""
@@ -363,11 +366,6 @@ class Board(pedalboard.Pedalboard):
             raise OptionError(f"the board has {len(splits) or 'no'} StemSplits in series; its stems are told of one.")
         return splits[0]
 
-    def _tapped(self) -> TappedLine:
-        split = self._split_line()
-        split.tapped = True
-        return split
-
     def _end(self) -> None:
         """Forget the stream, but not the state of plugins."""
         self._layout, self._channels, self._failure, self._steady = None, 0, None, None
@@ -418,9 +416,8 @@ def _check_parts(parts: list[object]) -> None:
     seen: set[int] = set()
     for plugin in plugins:
         if id(plugin) in seen:
-            pedalboard.Pedalboard([plugin, plugin])(
-                np.zeros((1, 1), np.float32), 44100
-            )  # raises: the error of pedalboard
+            twice = pedalboard.Pedalboard([plugin, plugin])
+            twice(np.zeros((1, 1), np.float32), 44100)  # raises: the error is pedalboard's
         seen.add(id(plugin))
 
 

@@ -8,7 +8,8 @@ back, and parallel lines are aligned by waiting for the slowest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,16 +58,33 @@ class TappedLine(Line):
     ----------
     names:
         Those of the stems.
-    tapped:
-        Whether to keep the stems for `take`.
     """
 
     names: tuple[str, ...]
-    tapped = False
 
-    @abstractmethod
-    def take(self, channels: int) -> dict[str, Audio]:
-        """Return the stems, ``(channels, frames)``, that came out since the last call, and stop keeping them."""
+    def __init__(self) -> None:
+        self._kept: list[dict[str, Audio]] | None = None
+
+    @contextmanager
+    def tapped(self) -> Iterator[Callable[[int], dict[str, Audio]]]:
+        """Keep the stems of all calls within the ``with`` block; gives what returns them, for a number of channels."""
+        pieces: list[dict[str, Audio]] = []
+        self._kept = pieces
+
+        def stems(channels: int) -> dict[str, Audio]:
+            if len(pieces) == 1:
+                return pieces[0]
+            nothing = np.zeros((channels, 0), np.float32)
+            return {name: np.concatenate([nothing, *(piece[name] for piece in pieces)], axis=1) for name in self.names}
+
+        try:
+            yield stems
+        finally:
+            self._kept = None
+
+    def _keep(self, stems: dict[str, Audio]) -> None:
+        if self._kept is not None:
+            self._kept.append(stems)
 
 
 class Native(Line):

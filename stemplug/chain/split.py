@@ -144,27 +144,16 @@ def _as_board(branch: Branch) -> Board:
 class SplitLine(TappedLine):
     """A `StemSplit` at work.
 
-    While it streams, as many windows are at work as the separator has lanes, and the stems come out evenly: after
-    the latency each block brings out as many frames as it holds.
+    While it streams, all lanes of the separator are at work, at the price of a window's latency each but the first; and
+    the stems come out evenly: after the latency each block brings out as many frames as it holds.
     """
 
     def __init__(self, stage: StemSplit, branches: Mapping[str, Line]) -> None:
+        super().__init__()
         self._stage, self._branches = stage, dict(branches)
         self.names = tuple(branches)
         self._pool = ThreadPoolExecutor(len(self._branches), thread_name_prefix="stemplug-branch")
         self._stream: StemStream | None = None
-        self._kept: list[dict[str, Audio]] = []
-
-    def take(self, channels: int) -> dict[str, Audio]:
-        """See `TappedLine`."""
-        kept, self._kept, self.tapped = self._kept, [], False
-        nothing = np.zeros((channels, 0), np.float32)
-        return {
-            name: kept[0][name]
-            if len(kept) == 1
-            else np.concatenate([nothing, *(piece[name] for piece in kept)], axis=1)
-            for name in self._branches
-        }
 
     def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
         """See `Line`."""
@@ -221,7 +210,7 @@ class SplitLine(TappedLine):
     def _open(self, channels: int, sample_rate: int) -> None:
         separator = self._stage.separator
         self._stream = separator.stream(sample_rate)
-        self._in_flight = separator.lanes
+        self._in_flight = separator.lanes - 1
         self._latency = self._stream.latency_samples + self._in_flight * self._stream.hop_samples
         self._waiting = {name: Timeline(channels) for name in self._branches}  # stems
         self._processed = {name: Timeline(channels) for name in self._branches}
@@ -259,8 +248,7 @@ class SplitLine(TappedLine):
         """Apply the gains and sum."""
         gains = {name: 10 ** (self._stage.gain_db.get(name, 0.0) / 20) for name in stems}
         stems = {name: stem if gains[name] == 1 else stem * np.float32(gains[name]) for name, stem in stems.items()}
-        if self.tapped:
-            self._kept.append(stems)
+        self._keep(stems)
         first, *others = stems.values()
         total = first + others[0] if others else first.copy()
         for stem in others[1:]:

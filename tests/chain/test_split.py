@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pedalboard import Gain, Invert, Pedalboard
 
-from stemplug import Board, ModelError, Mute, OptionError, Separator, StageError, StemSplit
+from stemplug import AudioError, Board, ModelError, Mute, OptionError, Separator, StageError, StemSplit
 from stemplug.audio import Audio
 from stemplug.engine import shared_separator
 from tests.conftest import RATE
@@ -107,5 +107,8 @@ def test_stages_with_one_model_share_it_as_long_as_it_is_used() -> None:
 def test_nothing_of_a_call_is_kept(passthrough: Separator, song: Audio) -> None:
     board = Board([StemSplit(separator=passthrough)])
     board.split(song, RATE)
+    with pytest.raises(AudioError):
+        board.split(np.full((2, 100), np.nan, np.float32), RATE)
+    board(song, RATE)
     line = board._compiled[1].lines[0]  # type: ignore[index]
-    assert not line._kept and not line.tapped  # type: ignore[attr-defined]
+    assert line._kept is None  # type: ignore[attr-defined]

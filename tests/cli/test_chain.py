@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +19,8 @@ import soundfile
 
 from stemplug import Board, Cancelled, Mute, Separator, StemSplit, run_chain
 from stemplug.audio import Audio
-from tests.conftest import RATE, Command, files_below
+from tests.cli.test_bad_files import check_message, limited
+from tests.conftest import RATE, Command, files_below, write_passthrough
 
 CHAIN = "chain: [{StemSplit: {model: passthrough, vocals: {Gain: {gain_db: 6}}, rest: Mute}}, {Gain: {gain_db: 0}}]"
 
@@ -95,8 +103,6 @@ CASES: dict[str, tuple[list[str], int, str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_leaves_nothing(command: Command, board: Path, wav: Path, tmp_path: Path, case: str) -> None:
-    import re
-
     (tmp_path / "there.wav").write_text("kept")
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "full").mkdir()
@@ -122,3 +128,59 @@ def test_cancelling_leaves_nothing(passthrough: Separator, wav: Path, tmp_path: 
     assert files_below(tmp_path) == before
     run_chain(board, wav, tmp_path / "out.wav")
     assert np.abs(read(tmp_path / "out.wav") - read(wav)).max() < 1e-6
+
+
+@pytest.fixture
+def running(board: Path, song: Audio, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command at work, with some of its output written already."""
+    long = tmp_path / "long.wav"
+    with soundfile.SoundFile(long, "w", RATE, 2, "PCM_16") as file:
+        for _ in range(400):
+            file.write(song.T)
+    board.write_text(CHAIN.replace("[{StemSplit", "[Reverb, Reverb, {StemSplit"))
+    command = [sys.executable, "-m", "stemplug", "chain", board, long, "-o", "out/mix.wav", "--stems", "out/stems"]
+    models = {**os.environ, "STEMPLUG_MODELS": str(_models(tmp_path))}
+    process = subprocess.Popen(command, cwd=tmp_path, env=models, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while sum(path.stat().st_size for path in tmp_path.glob("out/**/.stemplug-*/*")) < 1 << 20:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _models(folder: Path) -> Path:
+    write_passthrough(folder / "models" / "passthrough")
+    return folder / "models"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path, number: int, code: int) -> None:
+    running.send_signal(number)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == code and "nothing half-written was left" in told and "Traceback" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_after_a_kill_the_next_run_clears_up(
+    running: subprocess.Popen[str], command: Command, wav: Path, board: Path, tmp_path: Path
+) -> None:
+    running.kill()
+    running.communicate()
+    assert not (tmp_path / "out" / "mix.wav").exists()
+    wav.rename(tmp_path / "long.wav")
+    done = command("chain", board, "long.wav", "-o", "out/mix.wav", "--stems", "out/stems")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in files_below(tmp_path / "out")}
+    assert names == {"mix.wav", "stems", "vocals.wav", "rest.wav", "long.stems.json"}
+
+
+def test_a_full_disk_is_told(board: Path, tmp_path: Path, wav: Path, passthrough_folder: Path) -> None:
+    limit = "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+    before = files_below(tmp_path)
+    env = {**os.environ, "STEMPLUG_MODELS": str(passthrough_folder.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = limited(limit, "chain", board, wav, "-o", tmp_path / "new" / "out.wav", env=env)
+    assert done.returncode == 6
+    check_message(done.stderr[done.stderr.index("stemplug: ") :], "cannot write", "file too large")
+    assert files_below(tmp_path) == before
