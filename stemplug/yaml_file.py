@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,19 @@ def read_yaml(path: Path, error: type[StemPlugError]) -> YamlFile:
     return YamlFile(path, data, lines)
 
 
+_SCALARS: dict[str, tuple[str, Sequence[str]]] = {  # patterns, and the letters they may begin with
+    "null": (r"null|~|", ["n", "~", ""]),
+    "bool": (r"true|false", "tf"),
+    "int": (r"[-+]?[0-9]+", "-+0123456789"),
+    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+}
+
+
 class _Loader(yaml.SafeLoader):
+    """Scalars as in YAML 1.2: 1e1 is a number, and yes, no and 1:30 are text."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -93,4 +107,22 @@ def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
                 )
             table[key_node.value] = _plain(loader, value_node, (*place, key_node.value), lines)
         return table
-    return loader.construct_object(node)
+    return _scalar(str(node.tag).rpartition(":")[2], node.value)
+
+
+def _scalar(kind: str, text: str) -> Any:
+    """Raises `ValueError` for a text that is none of its kind, which an explicit tag can claim."""
+    if kind == "str":
+        return text
+    if not re.fullmatch(_SCALARS[kind][0], text):
+        raise ValueError(f"'{text[:40]}' is no {kind}")
+    if kind == "float":
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    if kind == "int":
+        return int(text)
+    return text == "true" if kind == "bool" else None
+
+
+for _kind, (_pattern, _first) in _SCALARS.items():
+    _resolver = f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    _Loader.add_implicit_resolver(*_resolver)

@@ -219,30 +219,31 @@ class Board(pedalboard.Pedalboard):
     @property
     def stem_names(self) -> tuple[str, ...]:
         """Names of the stems that `split` gives; raises what it raises."""
-        with self._lock:
-            return self._split_line().names
+        return self._split_line().names
 
     def flush(self) -> NDArray[np.float32]:
         """End a stream: return the frames held back, in the stream's layout. The next call begins anew."""
         with self._lock:
             self._check_usable()
-            layout, channels = self._layout, self._channels
+            layout, channels, line = self._layout, self._channels, self._compile()
             try:
-                tail = self._compile().flush() if layout else None
+                tail = line.flush() if layout else None
             except BaseException as error:
                 self._failure = error
                 raise
             self._end()
-            if tail is None:
-                tail = np.zeros((channels, 0), np.float32)
-            return layout.outward(tail) if layout else tail
+            if layout is None:
+                return np.zeros(0, np.float32)
+            return layout.outward(np.zeros((channels, 0), np.float32) if tail is None else tail)
 
     def flush_split(self) -> tuple[NDArray[np.float32], Stems]:
         """End a stream of `split`: `flush`, and the stems that were held back."""
         with self._lock, self._split_line().tapped() as stems:
             channels, sample_rate = self._channels, self._sample_rate
+            if not self._layout:
+                raise OptionError("there is no stream to end. Give split(..., reset=False) a block before.")
             tail = self.flush()
-            return tail, Stems(stems(max(1, channels)), round(sample_rate))
+            return tail, Stems(stems(channels), round(sample_rate))
 
     def reset(self) -> None:
         """Forget the stream and all state of the plugins, such as the tail of a reverb."""
@@ -319,6 +320,8 @@ class Board(pedalboard.Pedalboard):
             self._layout, self._channels, self._sample_rate = layout, len(audio), sample_rate
             try:
                 ready = layout.outward(line.push(audio, sample_rate, buffer_size))
+                if np.may_share_memory(ready, array):
+                    ready = ready.copy()
                 only = line.lines[0] if len(line.lines) == 1 else None
                 if isinstance(only, Native) and layout == Layout(2, False):
                     self._steady = only, sample_rate, buffer_size
@@ -337,7 +340,7 @@ class Board(pedalboard.Pedalboard):
 
     def _compile(self) -> Series:
         """The stages at work: made when first used and after each change of the board."""
-        parts = self.parts()
+        parts = self.parts()[1:]  # without itself, so that it goes as soon as nobody holds it
         if self._compiled:
             known, line = self._compiled
             if len(known) == len(parts) and all(old is new for old, new in zip(known, parts, strict=True)):
@@ -350,11 +353,14 @@ class Board(pedalboard.Pedalboard):
 
     def _recompile(self, line: Series, parts: list[object]) -> Series:
         """Go on with other plugins while streaming, as pedalboard can."""
-        if not self.native or any(not isinstance(part, Native) for part in line.lines):
-            raise OptionError("the board was changed while it streams. Call flush() or reset() before.")
+        only = line.lines[0] if line.lines else None
+        if not self.native or not (only is None or (isinstance(only, Native) and not only.holds)):
+            raise OptionError(
+                "the board was changed while it streams and holds frames back. Undo that to go on, or call reset()."
+            )
         _check_parts(parts)
-        if line.lines:
-            line.lines[0].replace(self._stages)  # type: ignore[attr-defined]
+        if only:
+            only.replace(self._stages)
         else:
             line = self.line()
         self._compiled = parts, line
@@ -363,7 +369,7 @@ class Board(pedalboard.Pedalboard):
     def _split_line(self) -> TappedLine:
         splits = [line for line in self._compile().lines if isinstance(line, TappedLine)]
         if len(splits) != 1:
-            raise OptionError(f"the board has {len(splits) or 'no'} StemSplits in series; its stems are told of one.")
+            raise OptionError(f"the stems are those of one StemSplit; the board has {len(splits) or 'none'} in series.")
         return splits[0]
 
     def _end(self) -> None:
@@ -408,7 +414,7 @@ def _check_parts(parts: list[object]) -> None:
     for plugin in plugins:
         if isinstance(plugin, pedalboard.PluginContainer) and not isinstance(plugin, Board):
             for part in flatten([plugin]):
-                if isinstance(part, Board) and not part.native:
+                if _refuses(part):
                     raise StageError(
                         f"a Board with a stem split or a function stands inside {type(plugin).__name__}, which runs "
                         "plugins only. Use Board and StemSplit around it."
@@ -419,6 +425,13 @@ def _check_parts(parts: list[object]) -> None:
             twice = pedalboard.Pedalboard([plugin, plugin])
             twice(np.zeros((1, 1), np.float32), 44100)  # raises: the error is pedalboard's
         seen.add(id(plugin))
+
+
+def _refuses(part: pedalboard.Plugin) -> bool:
+    """Whether a part of a container is a board with other stages, of which pedalboard may know only the dummies."""
+    if isinstance(part, Board):
+        return not part.native
+    return isinstance(part, pedalboard.PluginContainer) and len(part) == 2 and part[0] is part[1]
 
 
 def _check_settings(sample_rate: object, buffer_size: object) -> None:

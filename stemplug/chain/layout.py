@@ -41,7 +41,7 @@ class Layout:
             What pedalboard raises for arrays that are no audio.
         """
         shape = getattr(array, "shape", ())
-        if len(shape) not in (1, 2) or array.dtype not in (np.float32, np.float64):
+        if len(shape) not in (1, 2) or array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
             pedalboard.Pedalboard()(array, sample_rate)
             raise TypeError(f"audio is {type(array).__name__}; expected a float array (channels, frames).")
         if len(shape) == 1:

@@ -7,6 +7,7 @@ back, and parallel lines are aligned by waiting for the slowest.
 
 from __future__ import annotations
 
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ import pedalboard
 from numpy.typing import NDArray
 
 from stemplug.audio import Audio
-from stemplug.errors import AudioError
+from stemplug.errors import AudioError, StageError
 
 Function = Callable[[Audio, float], Audio]
 """A stage in plain Python: float32 ``(channels, frames)`` and the sample rate in Hz to audio of the same shape."""
 
+MAX_PREPARED = 1 << 16
 _FLOAT32 = np.dtype(np.float32)
 MAX_TAIL_SECONDS = 60
 """A plugin that still holds frames back after so much silence has lost them."""
@@ -100,14 +102,14 @@ class Native(Line):
     def __init__(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
         self.replace(plugins)
         self._longest = 0  # frames that the plugins are prepared for; 0 before the first block
-        self._latent: bool | None = None
+        self._prepared: tuple[int, float] | None = None  # channels and sample rate
         self.drop()
 
     def replace(self, plugins: Sequence[pedalboard.Plugin | None]) -> None:
         """Go on with other plugins, whatever the stream."""
         self._chain = pedalboard.Pedalboard(list(plugins))  # type: ignore[arg-type]
         self._external = any(isinstance(plugin, pedalboard.ExternalPlugin) for plugin in flatten(plugins))
-        self._latent = None
+        self._latent: bool | None = None  # not known
 
     def drop(self) -> None:
         """See `Line`."""
@@ -120,20 +122,23 @@ class Native(Line):
 
     def as_pedalboard(self, array: NDArray[Any], channels: int, sample_rate: float, buffer_size: int) -> Audio:
         """Process a whole song of any layout."""
+        frames = max(array.shape)
         if self._latent is None and channels:
-            self._prepare(channels, sample_rate, buffer_size)
+            self._prepare(channels, sample_rate, min(buffer_size, frames))
         result = self._chain(array, sample_rate, buffer_size, reset=True)
-        self._longest = min(buffer_size, max(result.shape))
+        self._longest, self._prepared = min(buffer_size, frames), (channels, sample_rate)
         return result
 
     def _prepare(self, channels: int, sample_rate: float, buffer_size: int) -> None:
-        """Bring the plugins into a clean state, prepared for blocks of ``buffer_size``."""
+        """Bring the plugins into a clean state, prepared for blocks of ``buffer_size``, 65536 at most."""
         self._chain.reset()
+        buffer_size = min(max(buffer_size, 1), MAX_PREPARED)
         frames = max(buffer_size, channels + 1)  # or pedalboard would take frames for channels
         ready = self._chain(np.zeros((channels, frames), np.float32), sample_rate, buffer_size, reset=False)
         self._latent = ready.shape[1] < frames
         # Only to reset: the method reset() would forget the channels, too.
         self._chain(np.zeros((channels, 0), np.float32), sample_rate, buffer_size)
+        self._longest, self._prepared = buffer_size, (channels, sample_rate)
 
     def push(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
         """See `Line`."""
@@ -141,9 +146,10 @@ class Native(Line):
         if not frames or not channels:
             return audio
         if (channels, sample_rate) != (self._channels, self._sample_rate):
-            if not self._longest or self._latent or self._channels:
+            if not self._longest or self._latent or self._prepared != (channels, sample_rate):
                 self._prepare(channels, sample_rate, buffer_size)
-                self._longest = min(buffer_size, frames) if self._external else buffer_size
+                if self._external:
+                    self._longest = min(self._longest, frames)
             self._given = self._taken = 0
             self._channels, self._sample_rate = channels, sample_rate
         return self.advance(audio, sample_rate, buffer_size)
@@ -154,7 +160,7 @@ class Native(Line):
         return len(shape) == 2 and shape[0] == self._channels < shape[1]
 
     def advance(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-        """Process the next block of a stream that has begun."""
+        """Process the next block of a stream that has begun. Plugins have locks of their own."""
         ready = self._chain(audio, sample_rate, min(buffer_size, self._longest), reset=False)
         self._given += audio.shape[1]
         self._taken += ready.shape[1]
@@ -180,8 +186,13 @@ class Native(Line):
     def reset(self) -> None:
         """See `Line`."""
         self.drop()
-        self._longest = 0
+        self._longest, self._latent = 0, None
         self._chain.reset()
+
+    @property
+    def holds(self) -> bool:
+        """Whether frames are held back."""
+        return self._given != self._taken
 
 
 def flatten(plugins: Iterable[pedalboard.Plugin | None]) -> Iterable[pedalboard.Plugin]:
@@ -206,7 +217,10 @@ class Call(Line):
 
     @property
     def _latency(self) -> int:
-        return int(getattr(self._function, "latency_samples", 0))
+        latency = getattr(self._function, "latency_samples", 0)
+        if not isinstance(latency, numbers.Integral) or latency < 0:
+            raise StageError(f"{self._function!r}: latency_samples {latency!r}; expected 0 or more frames.")
+        return int(latency)
 
     def _call(self, audio: Audio, sample_rate: float) -> Audio:
         name = getattr(self._function, "__name__", repr(self._function))
@@ -214,7 +228,7 @@ class Call(Line):
         if not isinstance(result, np.ndarray) or result.dtype.kind != "f" or result.shape != audio.shape:
             found = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
             raise AudioError(f"{name}() returned {found}; expected floats of the shape it was given, {audio.shape}.")
-        return np.ascontiguousarray(result, dtype=np.float32)
+        return np.array(result, np.float32)  # it may use the array again
 
     def whole(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
         """See `Line`."""

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -76,6 +77,8 @@ def from_dict(data: object) -> Board:
         return _build_chain(data)
     except _Fault as fault:
         raise ChainError(f"{dotted_place(fault.place) or 'a chain'}: {fault}") from None
+    except RecursionError:
+        raise ChainError("a chain: its stages are nested too deep.") from None
 
 
 def save(board: Board, path: str | os.PathLike[str]) -> None:
@@ -86,10 +89,11 @@ def save(board: Board, path: str | os.PathLike[str]) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, target)
-    except OSError as error:
-        with suppress(OSError):
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
             temporary.unlink()
-        raise ChainError(f"cannot write '{target}': {(error.strerror or str(error)).lower()}.") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ChainError(f"cannot write '{target}': {reason.lower()}.") from None
 
 
 def load(path: str | os.PathLike[str]) -> Board:
@@ -133,9 +137,11 @@ def _describe_value(value: Any, place: Place) -> Any:
 
 
 def _describe_split(split: StemSplit, place: Place) -> dict[str, Any]:
+    if split.model is None:
+        raise _Fault(place, "a separator cannot be saved. Give StemSplit a model by name or folder.")
     table: dict[str, Any] = {"model": os.fspath(split.model)}
     for name, board in split.branches.items():
-        if len(board) or name == REST:
+        if len(board) or REST in split.branches:  # beside a rest an empty branch says that the stem is not in it
             table[name] = [_describe(stage, (*place, name, index)) for index, stage in enumerate(board)]
     if split.gain_db:
         table["gain_db"] = {name: float(gain) for name, gain in split.gain_db.items()}
@@ -184,8 +190,10 @@ def _build(data: object, place: Place) -> Any:
     if name == "VST3":
         return _build_external(_table(settings, inner, ("path", "name", "parameters", "state")), inner)
     if name in CONTAINERS:
-        board = _build_board(settings or [], inner)
-        return board if name == "Board" else _guarded(lambda: CONTAINERS[name](list(board)), inner)
+        board = _build_board([] if settings is None else settings, inner)
+        if name != "Board" and not board.native:
+            raise _Fault(inner, f"{name} runs plugins only. Put a Board or StemSplit around it, or in its place.")
+        return board if name == "Board" else CONTAINERS[name](list(board))
     return _build_plugin(PLUGINS[name], _table(settings, inner, parameters(PLUGINS[name])), inner)
 
 
@@ -196,13 +204,15 @@ def _build_plugin(plugin: type[Any], settings: Mapping[str, Any], place: Place) 
         with suppress(TypeError):  # Convolution needs its file
             kind = type(getattr(plugin(), key, None))
         members = getattr(kind, "__members__", None)
-        if members is not None and value not in members:
+        if members is not None and (not isinstance(value, str) or value not in members):
             raise _Fault((*place, key), unknown("value", value, members))
         if isinstance(value, float) and not math.isfinite(value):
             raise _Fault((*place, key), f"{value} is no finite number.")
         if kind in (float, int) and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise _Fault((*place, key), f"{_shown(value)}; expected a number.")
         values[key] = members[value] if members is not None else value
+    if plugin is pedalboard.Convolution and not os.path.isfile(str(values.get("impulse_response_filename"))):
+        raise _Fault((*place, "impulse_response_filename"), "expected the path of an audio file.")
     return _guarded(lambda: plugin(**values), place)
 
 
@@ -227,10 +237,12 @@ def _build_external(settings: Mapping[str, Any], place: Place) -> Any:
     path = settings.get("path")
     if not isinstance(path, str):
         raise _Fault((*place, "path"), "expected the path of a VST3 plugin.")
-    values, name = settings.get("parameters") or {}, settings.get("name")
-    plugin = _guarded(lambda: pedalboard.VST3Plugin(path, dict(_table(values, place)), name), place)
-    if settings.get("state"):
-        plugin.raw_state = _guarded(lambda: base64.b64decode(settings["state"], validate=True), (*place, "state"))
+    name, state = settings.get("name"), settings.get("state")
+    plugin = _guarded(lambda: pedalboard.VST3Plugin(path, plugin_name=name), place)
+    if state is not None:
+        _guarded(lambda: setattr(plugin, "raw_state", base64.b64decode(state, validate=True)), (*place, "state"))
+    for key, value in _table(settings.get("parameters"), (*place, "parameters"), plugin.parameters).items():
+        _guarded(partial(setattr, plugin, key, value), (*place, "parameters", key))
     _paths[plugin] = path, name
     return plugin
 

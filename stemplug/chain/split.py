@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +22,9 @@ Branch: TypeAlias = Stage | Sequence[Stage]
 """What a stem goes through: a stage, a list of stages, a `Board`, or None, which leaves it as it is."""
 
 REST = "rest"
+MAX_GAIN_DB = 120
+FIRST_FRAMES = 512
+"""At least as many come out of a stream at first: external plugins never take more at a time than they began with."""
 PARALLEL_FRAMES = 4096
 """Shorter blocks are not worth handing to threads."""
 
@@ -33,6 +38,21 @@ class Mute:
 
     def __repr__(self) -> str:
         return "Mute()"
+
+
+class Gains(UserDict[str, float]):
+    """Gains in dB by branch; raises `OptionError` for a branch that is not there, or a gain that is none."""
+
+    def __init__(self, branches: Iterable[str], gains: Mapping[str, float]) -> None:
+        self._known = tuple(branches)
+        super().__init__(gains)
+
+    def __setitem__(self, name: str, gain: float) -> None:
+        if name not in self._known:
+            raise OptionError(f"gain_db: {unknown('branch', name, self._known)}")
+        if isinstance(gain, bool) or not isinstance(gain, numbers.Real) or not -math.inf <= gain <= MAX_GAIN_DB:
+            raise OptionError(f"gain_db: {name} {gain!r}; expected decibels, at most {MAX_GAIN_DB}.")
+        super().__setitem__(name, float(gain))
 
 
 class StemSplit(CustomStage):
@@ -66,6 +86,7 @@ class StemSplit(CustomStage):
 
     def __init__(
         self,
+        /,
         *,
         model: str | os.PathLike[str] = "default",
         separator: Separator | None = None,
@@ -73,26 +94,21 @@ class StemSplit(CustomStage):
         gain_db: Mapping[str, float] | None = None,
         **branches: Branch,
     ) -> None:
-        self.model = model
+        self.model = None if separator else model
         self._separator = separator
         self.stems = separator.stems if separator else model_info(model).stems
-        self.gain_db = dict(gain_db or {})
-        for name in [*branches, *(name for name in self.gain_db if name != REST)]:
+        gains = dict(gain_db or {})
+        for name in [*branches, *(name for name in gains if name != REST)]:
             if name not in self.stems:
                 raise OptionError(f"{unknown('stem', name, self.stems)} rest= takes all that have no branch.")
-        for name, gain in self.gain_db.items():
-            if not isinstance(gain, (int, float)) or math.isnan(gain) or gain == math.inf:
-                raise OptionError(f"gain_db: {name} {gain!r}; expected decibels.")
-        self._named = {name: _as_board(branch) for name, branch in branches.items()}
-        self._rest = rest is not None or REST in self.gain_db
-        own = [name for name in self.stems if not self._rest or name in branches or name in self.gain_db]
+        self._rest = rest is not None or REST in gains
+        own = [name for name in self.stems if not self._rest or name in branches or name in gains]
         if self._rest and len(own) == len(self.stems):
-            raise OptionError(
-                f"rest= has no stem left: {', '.join(self.stems)} all have a branch or gain of their own."
-            )
-        self._branches = {name: self._named.get(name, Board()) for name in own}
+            raise OptionError(f"rest= has no stem left: all have a branch or gain of their own ({', '.join(own)}).")
+        self._branches = {name: _as_board(branches.get(name)) for name in own}
         if self._rest:
             self._branches[REST] = _as_board(rest)
+        self.gain_db = Gains(self._branches, gains)
 
     def __getitem__(self, name: str) -> Board:
         if name not in self._branches:
@@ -101,7 +117,7 @@ class StemSplit(CustomStage):
 
     def __repr__(self) -> str:
         shown = [f"{name}={list(board)!r}" for name, board in self._branches.items() if len(board)]
-        shown += [f"gain_db={self.gain_db!r}"] if self.gain_db else []
+        shown += [f"gain_db={dict(self.gain_db)!r}"] if self.gain_db else []
         return f"StemSplit({', '.join(shown)})"
 
     @property
@@ -113,6 +129,7 @@ class StemSplit(CustomStage):
     def separator(self) -> Separator:
         """The loaded model."""
         if self._separator is None:
+            assert self.model is not None
             self._separator = shared_separator(self.model)
         return self._separator
 
@@ -175,8 +192,7 @@ class SplitLine(TappedLine):
         self._pushed += frames
         self._receive(self._stream.collect(self._in_flight))
         due = self._pushed - self._latency - self._split
-        # The first block to come out is a whole one: external plugins never take more than they began with.
-        return self._process(min(frames, due) if self._split or due >= frames else 0)
+        return self._process(min(frames, due) if self._split or due >= min(frames, FIRST_FRAMES) else 0)
 
     def flush(self) -> Audio | None:
         """See `Line`."""
@@ -239,10 +255,11 @@ class SplitLine(TappedLine):
 
     def _each(self, stems: Mapping[str, Audio], job: Callable[[Line, Audio], Audio]) -> dict[str, Audio]:
         """Run ``job`` for every branch, side by side where it is worth it."""
-        jobs = [(self._branches[name], stem) for name, stem in stems.items()]
-        long = max(stem.shape[1] for stem in stems.values()) >= PARALLEL_FRAMES
-        done = self._pool.map(job, *zip(*jobs, strict=True)) if long else (job(*each) for each in jobs)
-        return dict(zip(stems, done, strict=True))
+        if max(stem.shape[1] for stem in stems.values()) < PARALLEL_FRAMES:
+            return {name: job(self._branches[name], stem) for name, stem in stems.items()}
+        jobs = {name: self._pool.submit(job, self._branches[name], stem) for name, stem in stems.items()}
+        wait(jobs.values())  # also where one has failed: none may go on behind the caller's back
+        return {name: done.result() for name, done in jobs.items()}
 
     def _mix(self, stems: dict[str, Audio]) -> Audio:
         """Apply the gains and sum."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,8 +27,9 @@ MAX_ATTEMPTS = 4
 class SplitGraph:
     """A graph on a `dawdreamer.RenderEngine`, some nodes of which split audio into stems.
 
-    The processors are DawDreamer's own: automation, MIDI, tempo and Faust work as ever. `render` runs the engine as
-    often as there are splits and processors with latency one behind the other; what they share is rendered once.
+    The processors are DawDreamer's own: automation, MIDI, tempo and Faust work as ever. `render` loads graphs into the
+    engine and runs it, as often as there are splits and processors with latency one behind the other; what they share
+    is rendered once. Load a graph of your own before you render without SplitGraph.
 
     What it adds to DawDreamer: splits; parallel paths and automation are aligned by the latency that plugins report,
     and the whole is not late; the length is exact; a graph that DawDreamer would render wrong, with a warning or
@@ -96,8 +97,8 @@ class SplitGraph:
             raise OptionError(f"'{name}' is a processor of another engine, or was replaced by one of the same name.")
         if isinstance(inputs, str) or not all(isinstance(each, str) for each in inputs):
             raise StageError(f"'{name}': inputs {inputs!r}; expected a list of names.")
-        if latency_samples is not None and latency_samples < 0:
-            raise OptionError(f"'{name}': latency_samples {latency_samples}; expected 0 or more.")
+        if latency_samples is not None and (not isinstance(latency_samples, numbers.Integral) or latency_samples < 0):
+            raise OptionError(f"'{name}': latency_samples {latency_samples!r}; expected 0 or more frames.")
         self._insert(ProcessorNode(name, processor, tuple(inputs), latency_samples, partial_inputs))
 
     def split(
@@ -171,8 +172,12 @@ class SplitGraph:
             plan = make_plan(self._nodes, latencies)
             self._check_channels()
             self._audio, self._stems = {}, {}
-            if self._render(plan, latencies, frames):
-                return
+            try:
+                if self._render(plan, latencies, frames):
+                    return
+            except BaseException:
+                self._audio, self._stems = {}, {}  # they would be those of half a render
+                raise
         raise OptionError("a plugin changes its latency with each render, so nothing can be aligned to it.")
 
     def _render(self, plan: Plan, latencies: Mapping[str, int], frames: int) -> bool:
@@ -243,9 +248,9 @@ class SplitGraph:
     def _frames(self, duration: float, beats: bool) -> int:
         if not self._nodes:
             raise OptionError("the graph is empty. Call add() before render().")
-        number = isinstance(duration, (int, float)) and math.isfinite(duration)
-        seconds = self._seconds_of(duration) if beats and number else duration
-        if not number or not 0 < seconds <= MAX_SECONDS:
+        number = isinstance(duration, numbers.Real) and not isinstance(duration, bool) and 0 < duration < 1e9
+        seconds = self._seconds_of(float(duration)) if beats and number else duration
+        if not number or not seconds <= MAX_SECONDS:
             raise OptionError(f"duration {duration!r}; expected more than 0 and at most {MAX_SECONDS} seconds.")
         return max(1, round(seconds * self._rate))
 
@@ -272,12 +277,15 @@ class SplitGraph:
             if isinstance(node, ProcessorNode):
                 outputs[name] = node.processor.get_num_output_channels()
         for node in self._nodes.values():
-            if not isinstance(node, ProcessorNode) or not node.inputs:
-                continue
+            if not isinstance(node, ProcessorNode) or (
+                not node.inputs and getattr(node.processor, "n_midi_events", False)
+            ):
+                continue  # some instruments have inputs
             given = [self._channels_of(name, outputs) for name in node.inputs]
             takes = node.processor.get_num_input_channels()
             if sum(given) > takes or (sum(given) < takes and not node.partial_inputs):
-                heard = ", ".join(f"'{name}' ({count})" for name, count in zip(node.inputs, given, strict=True))
+                each = [f"'{name}' ({count})" for name, count in zip(node.inputs, given, strict=True)]
+                heard = ", ".join(each) or "nothing"
                 raise OptionError(
                     f"'{node.name}' takes {takes} channels and hears {sum(given)}: {heard}. Mix them with an "
                     "AddProcessor, or convert mono and stereo before; partial_inputs=True leaves inputs unconnected."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from stemplug.background import read_ahead
 from stemplug.chain import Board
 from stemplug.engine import Stems
 from stemplug.engine.separator import READ_AHEAD, Progress
-from stemplug.errors import Cancelled, OptionError, TrackError
+from stemplug.errors import Cancelled, ChainError, OptionError, TrackError
 from stemplug.tracks.encode import FORMATS, TrackEncoder, check_format, check_rate_of, default_depth, open_track
-from stemplug.tracks.folder import FolderFormat, FolderWriter, TrackReport, check_target, decibels, unwritable
+from stemplug.tracks.folder import REPORT, FolderFormat, FolderWriter, TrackReport, check_target, decibels, unwritable
 from stemplug.tracks.staging import Staging
 from stemplug.tracks.wav import TrackTags
 
@@ -84,11 +85,14 @@ def run_chain(
         raise OptionError(f"'{target}': expected a name that ends in .{', .'.join(FORMATS)}.")
     check_format(format, bit_depth)
     check_target(target, path, overwrite=overwrite)
+    if stems:
+        _check_apart(target, Path(os.fsdecode(stems)), path, board.stem_names)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(path))
         mix = stack.enter_context(_MixWriter(target, path, reader, format, bit_depth, overwrite))
         folder = stack.enter_context(_stem_writer(board, path, reader, mix, stems, overwrite)) if stems else None
         frames = _process(board, reader, mix, folder, progress, cancel)
+        mix.finish()
         about = {"stemplug": stemplug.__version__, "song": {"file": path.name, "frames": frames}}
         paths, tracks = folder.commit({**about, "chain": _described(board)}) if folder else ([], [])
         mix.commit()
@@ -154,11 +158,23 @@ def _stem_writer(
     )
 
 
+def _check_apart(target: Path, folder: Path, song: Path, stems: Iterable[str]) -> None:
+    """Raise `OptionError` where mix and stems would get into each other's way."""
+    mix, parts = target.resolve(), folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"'{folder}' is a file; --stems takes a folder.")
+    if mix == parts or mix in parts.parents:
+        raise OptionError(f"'{target}' is to be a file, and '{folder}' a folder. Choose another for the stems.")
+    names = [*(f"{stem}{target.suffix.lower()}" for stem in stems), f"{song.stem}.{REPORT}"]
+    if mix.parent == parts and mix.name in names:
+        raise OptionError(f"'{target}' is the file of a stem as well. Choose another name, or another folder.")
+
+
 def _described(board: Board) -> Any:
     """The board for the report, where it can be described."""
     try:
         return board.to_dict()["chain"]
-    except ValueError:
+    except ChainError:
         return repr(board)
 
 
@@ -183,7 +199,7 @@ class _MixWriter(contextlib.AbstractContextManager["_MixWriter"]):
             self._encoder = open_track(self._staging.path(0), format, self.depth, info.sample_rate, info.channels, tags)
 
     @contextlib.contextmanager
-    def _told(self) -> Any:
+    def _told(self) -> Iterator[None]:
         """Close after a failure, and say it as a `TrackError`."""
         try:
             yield
@@ -203,11 +219,15 @@ class _MixWriter(contextlib.AbstractContextManager["_MixWriter"]):
             assert self._encoder
             self._encoder.write(audio)
 
-    def commit(self) -> None:
-        """Complete the file and move it to its place."""
+    def finish(self) -> None:
+        """Complete the file; from here on little can go wrong."""
         with self._told():
             assert self._encoder
             self._encoder.close()
+
+    def commit(self) -> None:
+        """Move the file to its place."""
+        with self._told():
             self._staging.commit()
 
     def close(self) -> None:

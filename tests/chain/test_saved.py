@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from pedalboard import Chain, Compressor, Convolution, Gain, Mix, Pedalboard, Reverb
 
-from stemplug import Board, ChainError, Mute, StemSplit
+from stemplug import Board, ChainError, Mute, Separator, StemSplit
 from stemplug.audio import Audio
 from stemplug.chain.saved import PLUGINS, parameters
 from tests.conftest import RATE
@@ -97,6 +98,35 @@ def test_pedalboards_containers_are_kept() -> None:
     assert copy.native and copy.to_dict() == board.to_dict()
 
 
+@pytest.mark.parametrize("branch", [None, [], Board()])
+def test_an_empty_branch_beside_the_rest_is_kept(passthrough_folder: Path, song: Audio, branch: object) -> None:
+    board = Board([StemSplit(model=passthrough_folder, vocals=branch, rest=Mute())])
+    copy = Board.from_dict(board.to_dict())
+    assert list(copy[0].branches) == ["vocals", "rest"]
+    assert np.array_equal(copy(song, RATE), board(song, RATE)) and copy(song, RATE).any()
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    (tmp_path / "chain.yaml").write_text(
+        "chain: [{Gain: {gain_db: 1e1}}, {Gain: {gain_db: -.5}}, {Gain: {gain_db: +3}}, ~]"
+    )
+    board = Board.load(tmp_path / "chain.yaml")
+    assert [stage.gain_db for stage in board[:3]] == [10, -0.5, 3] and board[3] is None
+
+
+def test_a_pipe_as_impulse_response_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ChainError, match="expected the path of an audio file"):
+        Board.from_dict({"chain": [{"Convolution": {"impulse_response_filename": str(tmp_path / "pipe.wav")}}]})
+
+
+def test_endless_nesting_is_told() -> None:
+    data: list[object] = []
+    data.append({"Board": data})
+    with pytest.raises(ChainError, match="nested too deep"):
+        Board.from_dict({"chain": data})
+
+
 def function(audio: Audio, sample_rate: float) -> Audio:
     return audio
 
@@ -123,7 +153,16 @@ FAULTS = {
     "unknown key": ("chain:", "chian:", "chian: Unknown setting 'chian'.*Did you mean 'chain'"),
     "no number": ("ratio: 3", "ratio: x", "line 7: .*Compressor.ratio: str 'x'; expected a number"),
     "no list": ("ratio: 3", "ratio: [3]", "Compressor.ratio: list; expected a number"),
-    "boolean": ("ratio: 3", "ratio: yes", "Compressor.ratio: bool 'True'; expected a number"),
+    "boolean": ("ratio: 3", "ratio: true", "Compressor.ratio: bool 'True'; expected a number"),
+    "a word": ("ratio: 3", "ratio: yes", "Compressor.ratio: str 'yes'; expected a number"),
+    "an hour": ("ratio: 3", "ratio: 1:30", "Compressor.ratio: str '1:30'; expected a number"),
+    "no int": ("ratio: 3", 'ratio: !!int ""', "not valid YAML .'' is no int"),
+    "no float": ("ratio: 3", "ratio: !!float x", "not valid YAML .'x' is no float"),
+    "no bool": ("ratio: 3", "ratio: !!bool maybe", "not valid YAML .'maybe' is no bool"),
+    "endless number": ("ratio: 3", "ratio: " + "1" * 9000, "not valid YAML"),
+    "a list as value": ("mode: HPF24", "mode: [HPF24]", "LadderFilter.mode: Unknown value"),
+    "branch named self": ("rest: Mute", "self: Mute", "Unknown stem 'self'"),
+    "no list of stages": ("Mix: [Gain, {LadderFilter: {mode: HPF24}}]", "Mix: false", "expected a stage.*bool 'False'"),
     "NaN": ("ratio: 3", "ratio: .nan", "nan is no finite number"),
     "infinite": ("ratio: 3", "ratio: .inf", "inf is no finite number"),
     "NaN gain": ("vocals: 1.5", "vocals: .nan", "gain_db: vocals nan; expected decibels"),
@@ -133,7 +172,7 @@ FAULTS = {
     "two names": ("{Reverb: {room_size: 0.2}}", "{Reverb: {}, Gain: {}}", "expected a stage: a name, or one name"),
     "number as stage": ("Invert", "3", r"chain\[3\].Board\[1\]: expected a stage.*int '3'"),
     "Mute with settings": ("rest: Mute", "rest: {Mute: {a: 1}}", "Mute.a: Unknown setting"),
-    "split in a Mix": ("Mix: [Gain", "Mix: [{StemSplit: {}}", r"chain\[2\].Mix: a value is of the wrong kind"),
+    "split in a Mix": ("Mix: [Gain", "Mix: [{StemSplit: {}}", r"chain\[2\].Mix: Mix runs plugins only"),
     "a separator": ("rest: Mute", "separator: x", "a separator is for Python"),
     "model a list": ("model:", "model: [] #", "StemSplit.model: list; expected the name"),
     "alias": ("rest: Mute", "rest: &a [*a]", "line 9: not valid YAML .aliases are not allowed"),
@@ -145,8 +184,12 @@ FAULTS = {
     "deep": ("chain:", "chain: " + "[" * 50_000, "not valid YAML"),
     "missing plugin": ("Invert", "VST3: {path: missing.vst3}", r"chain\[3\].Board\[1\].*VST3: "),
     "plugin without path": ("Invert", "VST3: {}", "VST3.path: expected the path"),
-    "missing response": ("Invert", "Convolution: {impulse_response_filename: no.wav}", "Unable to load impulse"),
-    "no response": ("Invert", "Convolution: {}", "Convolution: a value is of the wrong kind"),
+    "missing response": (
+        "Invert",
+        "Convolution: {impulse_response_filename: no.wav}",
+        "filename: expected the path of an audio file",
+    ),
+    "no response": ("Invert", "Convolution: {}", "filename: expected the path of an audio file"),
 }
 
 
@@ -187,6 +230,11 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 def test_from_dict_tells_the_place(data: object) -> None:
     with pytest.raises(ChainError, match="chain"):
         Board.from_dict(data)
+
+
+def test_a_separator_cannot_be_saved(passthrough: Separator) -> None:
+    with pytest.raises(ChainError, match="a separator cannot be saved. Give StemSplit a model"):
+        Board([StemSplit(separator=passthrough)]).to_dict()
 
 
 def test_a_saved_chain_is_readable(tmp_path: Path) -> None:

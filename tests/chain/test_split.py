@@ -48,6 +48,17 @@ def test_gains_come_after_the_branches(passthrough: Separator, song: Audio, gain
     assert not Board([split]).split(song, RATE)[1]["drums"].any()
 
 
+def test_gains_are_checked_whenever_they_are_set(passthrough: Separator) -> None:
+    split = StemSplit(separator=passthrough, rest=Gain(0), gain_db={"vocals": np.float32(1)})
+    split.gain_db["rest"] = np.int64(-3)
+    assert dict(split.gain_db) == {"vocals": 1.0, "rest": -3.0}
+    with pytest.raises(OptionError, match="gain_db: Unknown branch 'drums'. Choices: rest, vocals"):
+        split.gain_db["drums"] = 1
+    for gain in ("loud", None, True, math.nan, math.inf, 1000):
+        with pytest.raises(OptionError, match="gain_db: vocals .*expected decibels, at most 120"):
+            split.gain_db["vocals"] = gain
+
+
 def test_mute_mutes(passthrough: Separator, song: Audio) -> None:
     mix, stems = Board([StemSplit(separator=passthrough, vocals=Mute())]).split(song, RATE)
     assert not stems["vocals"].any()
@@ -86,7 +97,7 @@ def test_other_options_are_refused(passthrough: Separator) -> None:
 def test_split_needs_one_split(passthrough: Separator, song: Audio, splits: int) -> None:
     board = Board([Gain(), *(StemSplit(separator=passthrough) for _ in range(splits))])
     for call in (lambda: board.split(song, RATE), board.flush_split, lambda: board.stem_names):
-        with pytest.raises(OptionError, match="StemSplits in series; its stems are told of one"):
+        with pytest.raises(OptionError, match="the stems are those of one StemSplit; the board has (none|2) in series"):
             call()
 
 

@@ -289,8 +289,9 @@ def test_a_bad_graph_is_refused_before_anything_is_rendered(passthrough: Separat
         graph.add(master, [3])  # type: ignore[list-item]
     with pytest.raises(StageError, match="input 3; expected the name"):
         graph.split("other", 3)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="latency_samples -1; expected 0 or more"):
-        graph.add(master, ["song"], latency_samples=-1)
+    for latency in (-1, 1.5, "3"):
+        with pytest.raises(OptionError, match="latency_samples .*; expected 0 or more frames"):
+            graph.add(master, ["song"], latency_samples=latency)  # type: ignore[arg-type]
     with pytest.raises(StageError, match="a processor that the engine made, not str"):
         graph.add("song")
     with pytest.raises(OptionError, match="of another engine"):
@@ -305,7 +306,7 @@ def test_a_bad_graph_is_refused_before_anything_is_rendered(passthrough: Separat
         SplitGraph(engine).render(1)
 
 
-@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), 1e9, "3", None])
+@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), 1e9, 10**400, "3", None, True])
 @pytest.mark.parametrize("beats", [False, True])
 def test_bad_durations_are_refused(song: Audio, duration: Any, beats: bool) -> None:
     with pytest.raises(OptionError, match="duration .*; expected more than 0 and at most 86400 seconds"):
@@ -328,6 +329,41 @@ def test_channels_must_match(passthrough: Separator, song: Audio, capfd: pytest.
     made.graph.render(1.0)
     assert np.array_equal(made.graph.get_audio("master"), song[:, :RATE])
     assert capfd.readouterr().err == ""  # DawDreamer found nothing to warn of
+
+
+def test_an_effect_that_hears_nothing_is_told(song: Audio) -> None:
+    made = Song(song)
+    made.graph.add(made.engine.make_reverb_processor("verb"))
+    with pytest.raises(OptionError, match="'verb' takes 2 channels and hears 0: nothing"):
+        made.graph.render(1.0)
+
+
+def test_numbers_of_any_kind_are_durations(song: Audio) -> None:
+    made = Song(song)
+    for duration in (np.float32(0.5), np.int64(1), 1):
+        made.graph.render(duration)
+        assert made.graph.get_audio("song").shape[1] == duration * RATE
+
+
+def test_half_a_render_leaves_no_results(passthrough: Separator, song: Audio) -> None:
+    made = Song(np.where(np.arange(song.shape[1]) < RATE, song, np.nan))
+    made.graph.split("split", "song", separator=passthrough)
+    made.graph.render(0.9)
+    with pytest.raises(AudioError):
+        made.graph.render(2.0)
+    with pytest.raises(OptionError, match=r"call render\(\)"):
+        made.graph.get_audio("song")
+
+
+def test_parameters_may_change_between_renders(passthrough: Separator, song: Audio) -> None:
+    made = Song(song)
+    gain = faust(made.engine, "gain", 'g = hslider("g", 1, 0, 1, 0.01); process = _*g, _*g;')
+    made.graph.split("split", "song", separator=passthrough)
+    made.graph.add(gain, ["split.vocals"])
+    for value in (1.0, 0.0, 0.5):
+        gain.set_parameter("/dawdreamer/g", value)
+        made.graph.render(1.0)
+        assert np.abs(made.graph.get_audio("gain") - 0.5 * value * song[:, :RATE]).max() <= 1e-6
 
 
 def test_names_that_are_not_there(passthrough: Separator, song: Audio) -> None:
