@@ -181,15 +181,7 @@ class Board(pedalboard.Pedalboard):
         """
         return self._run(input_array, sample_rate, buffer_size, reset)
 
-    def __call__(
-        self,
-        input_array: NDArray[np.floating[Any]],
-        sample_rate: float,
-        buffer_size: int = 8192,
-        reset: bool = True,
-    ) -> NDArray[np.float32]:
-        """The same as `process`."""
-        return self._run(input_array, sample_rate, buffer_size, reset)
+    __call__ = process
 
     def split(
         self,
