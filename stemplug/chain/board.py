@@ -181,7 +181,7 @@ class Board(pedalboard.Pedalboard):
         """
         return self._run(input_array, sample_rate, buffer_size, reset)
 
-    __call__ = process
+    __call__ = process  # type: ignore[assignment]  # pedalboard's stub has another name for the array
 
     def split(
         self,
