@@ -20,6 +20,10 @@ from stemplug.engine import Separator, installed_models
 RATE = 44100
 EVAL = Path(__file__).parents[2] / "shared" / "eval"
 
+PROFILES: dict[str, list[str]] = {"passthrough": ["offline", "live"]}
+"""The profiles of every model."""
+PROFILES.update({entry.name: list(entry.manifest["profiles"]) for entry in installed_models()})
+
 settings.register_profile("stemplug", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("stemplug")
 
@@ -46,6 +50,18 @@ fade = 1000
 left = 3000
 right = 2000
 step = 1024
+
+[profiles.live.low]
+hop = 300
+fade = 0
+left = 0
+right = 0
+
+[profiles.live.balanced]
+hop = 1000
+fade = 100
+left = 2000
+right = 50
 """
 
 
@@ -86,10 +102,15 @@ def spleeter() -> Separator:
     return Separator("spleeter-2stems", threads=2)
 
 
-@pytest.fixture(scope="session", params=["passthrough", *(entry.name for entry in installed_models())])
-def separator(request: pytest.FixtureRequest, passthrough: Separator) -> Separator:
-    """Every model in turn."""
-    return passthrough if request.param == "passthrough" else Separator(request.param, threads=2)
+@pytest.fixture(
+    scope="session",
+    params=[(name, profile) for name in PROFILES for profile in PROFILES[name]],
+    ids=lambda param: "-".join(param),
+)
+def separator(request: pytest.FixtureRequest, passthrough_folder: Path) -> Separator:
+    """Every model with every profile in turn."""
+    name, profile = request.param
+    return Separator(passthrough_folder if name == "passthrough" else name, profile, threads=2)
 
 
 @pytest.fixture

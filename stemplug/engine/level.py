@@ -35,10 +35,13 @@ class LevelFollower:
     ----------
     reference_db:
         The level in dBFS (RMS of the loudest passage) at which the model hears the song; None leaves it as it is.
+    live:
+        Whether to follow the past alone.
     """
 
-    def __init__(self, reference_db: float | None) -> None:
+    def __init__(self, reference_db: float | None, live: bool = False) -> None:
         self._reference_db = reference_db
+        self._live = live
         self._energy = np.zeros(0)  # mean square of each cell since `_first`
         self._first = 0
         self._partial = np.zeros(0)  # squares of the cell that is not full yet
@@ -46,7 +49,7 @@ class LevelFollower:
     @property
     def look_ahead(self) -> int:
         """Frames of input needed beyond the frame whose gain is asked."""
-        return 0 if self._reference_db is None else LOOK_AHEAD
+        return 0 if self._reference_db is None or self._live else LOOK_AHEAD
 
     def push(self, block: Audio) -> None:
         """Take the next block, ``(channels, frames)``."""
@@ -78,17 +81,30 @@ class LevelFollower:
     def gains(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the gain at the borders of the cells that cover frames ``[start, stop)``, as amplitudes.
 
-        Between borders the gain is meant to be interpolated: see `envelope`.
+        Between borders the gain is meant to be interpolated: see `envelope`. Live, ``stop`` is that of a window.
         """
         first, last = start // CELL, -(-stop // CELL)
         if self._reference_db is None or not len(self._energy):
             return np.ones(last - first + 1, np.float32)
-        cells = np.arange(first - SMOOTH, last + SMOOTH + 1)
-        loudest = self._loudest(cells)
-        decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
-        mean = sliding_window_view(decibels, 2 * SMOOTH + 1).mean(axis=-1)
-        gain_db = np.minimum(self._reference_db - mean, MAX_GAIN_DB)
+        if self._live:
+            loudest = np.full(last - first + 1, self._loudest_until(stop // CELL))
+            decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
+        else:
+            loudest = self._loudest(np.arange(first - SMOOTH, last + SMOOTH + 1))
+            decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
+            decibels = sliding_window_view(decibels, 2 * SMOOTH + 1).mean(axis=-1)
+        gain_db = np.minimum(self._reference_db - decibels, MAX_GAIN_DB)
         return np.asarray(10 ** (gain_db / 20), dtype=np.float32)
+
+    def _loudest_until(self, end: int) -> float:
+        """Energy of the loudest passage of the last cells before cell ``end``.
+
+        Live there is no look-ahead, so a window hears one gain throughout: where a song sets in, it has set in for the
+        whole window.
+        """
+        known = self._energy[max(0, end - BACK - self._first) : max(0, end - self._first)]
+        passages = sliding_window_view(np.pad(known, (LOUD - 1, 0)), LOUD).mean(axis=-1)
+        return float(passages.max(initial=0))
 
     def _loudest(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
         """Energy of the loudest passage around each of ``cells``; outside the song that of the nearest inside."""

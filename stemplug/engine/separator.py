@@ -20,13 +20,14 @@ from stemplug.closing import Closing
 from stemplug.engine.stems import Stems
 from stemplug.engine.stream import StemStream
 from stemplug.errors import AudioError, Cancelled, OptionError
-from stemplug.models import find_model, load_runner
+from stemplug.models import LIVE, find_model, load_runner
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
 MAX_THREADS = 256
 MAX_LANES = 4
+DEFAULT_LATENCY = "balanced"
 READ_AHEAD = 4
 FEED = 1 << 18
 """Frames that are checked and counted at a time."""
@@ -43,10 +44,13 @@ class Separator:
     model:
         A name of the catalogue, the path of a model's folder, or "default".
     profile:
-        "offline", or another that the model's manifest names.
+        "offline"; or "live", which separates short windows as they come, somewhat worse.
+    latency:
+        "low", "balanced" (the default) or "high", with the profile "live": the longer, the better.
+        `StemStream.latency_samples` says how long.
     threads:
-        1 to 256; by default as many as the process may use. Windows are separated side by side, each on its lane of
-        threads; the same number of threads gives the same bits.
+        1 to 256; by default as many as the process may use, and live 1. Windows are separated side by side, each on its
+        lane of threads, but live; the same number of threads gives the same bits.
     device:
         "auto", "cpu", "cuda", "coreml" or "directml"; `provider` says what runs.
     consistent:
@@ -68,9 +72,14 @@ class Separator:
         threads: int | None = None,
         device: str = "auto",
         *,
+        latency: str | None = None,
         consistent: bool = True,
     ) -> None:
-        self.threads = usable_threads() if threads is None else threads
+        live = profile == LIVE
+        if latency is not None and not live:
+            raise OptionError(f"latency '{latency}' with profile '{profile}': only the profile '{LIVE}' has latencies.")
+        self.latency = (latency or DEFAULT_LATENCY) if live else None
+        self.threads = (1 if live else usable_threads()) if threads is None else threads
         if isinstance(threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
             raise OptionError(f"threads {threads!r}: expected a whole number from 1 to {MAX_THREADS}.")
         self.consistent = consistent
@@ -79,8 +88,9 @@ class Separator:
         self.manifest = self._folder.manifest
         # Windows do not depend on each other: a lane a window scales better than several threads in one window.
         # Calls share the session's pool, to which each lane adds its own thread.
-        self.lanes = min(self.threads, MAX_LANES)
-        options = RunnerOptions(profile, self.threads - self.lanes + 1, device)
+        # Live, a window is wanted before the next has come.
+        self.lanes = 1 if live else min(self.threads, MAX_LANES)
+        options = RunnerOptions(profile, self.latency, self.threads - self.lanes + 1, device)
         self.runner = load_runner(self._folder, options)
         self.profile = profile
         self._scratch = Scratch()
@@ -106,6 +116,7 @@ class Separator:
             lanes=self.lanes,
             scratch=self._scratch,
             consistent=self.consistent,
+            live=self.latency is not None,
             watch=self.watch,
         )
 

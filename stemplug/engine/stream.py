@@ -72,10 +72,11 @@ class StemStream:
         lanes: int,
         scratch: Scratch,
         consistent: bool,
+        live: bool,
         watch: Stopwatch,
     ) -> None:
         self.sample_rate = check_rate(sample_rate)
-        self._level = LevelFollower(manifest.reference_level_db)
+        self._level = LevelFollower(manifest.reference_level_db, live)
         self.latency_samples = stream_latency(
             runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate
         )

@@ -1,12 +1,13 @@
 """Models: manifests, the catalogue, one runner a family. Mixture windows in, stem windows out."""
 
 from stemplug.models.catalogue import DEFAULT_MODEL, ModelFolder, find_model, list_models, search_path
-from stemplug.models.manifest import Manifest, ModelFile, read_manifest
+from stemplug.models.manifest import LIVE, Manifest, ModelFile, read_manifest
 from stemplug.models.runner import FAMILIES, Geometry, Runner, load_runner
 
 __all__ = [
     "DEFAULT_MODEL",
     "FAMILIES",
+    "LIVE",
     "Geometry",
     "Manifest",
     "ModelFile",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
-from stemplug.models.runner import Geometry, RunnerOptions
+from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.timing import Stopwatch
 
 
@@ -37,6 +37,6 @@ def load(folder: ModelFolder, options: RunnerOptions) -> IdentityRunner:
     manifest = folder.manifest
     try:
         gains = {stem: float(manifest.settings["gains"][stem]) for stem in manifest.stems}
-        return IdentityRunner(Geometry(**manifest.profiles[options.profile]), gains)
+        return IdentityRunner(Geometry(**profile_settings(manifest, options)), gains)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder.path}: settings or profile of an identity model are wrong ({error}).") from None

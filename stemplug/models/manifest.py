@@ -13,6 +13,8 @@ from stemplug.files import read_regular
 
 SCHEMA = 1
 FILE_NAME = "manifest.toml"
+LIVE = "live"
+"""The profile that has settings for each latency: a table of tables."""
 _MAX_BYTES = 1 << 20
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -70,6 +72,8 @@ class Manifest(_Strict):
             raise ValueError(f"residual: '{self.residual}' is none of the stems")
         if "offline" not in self.profiles:
             raise ValueError("profiles: 'offline' is missing")
+        if not all(isinstance(settings, dict) for settings in self.profiles.get(LIVE, {}).values()):
+            raise ValueError("profiles: 'live' is no table of latencies")
         return self
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stemplug.errors import ModelError, unknown
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.manifest import LIVE, Manifest
 from stemplug.timing import Stopwatch
 
 FAMILIES = {
@@ -91,11 +92,28 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How to run: a profile of the manifest, threads of one call, and the device (auto, cpu, cuda, ...)."""
+    """How to run: a profile of the manifest, threads of one call, and the device (auto, cpu, cuda, ...).
+
+    ``latency`` chooses among the settings of the profile "live", which has some for each.
+    """
 
     profile: str = "offline"
+    latency: str | None = None
     threads: int = 1
     device: str = "auto"
+
+
+def profile_settings(manifest: Manifest, options: RunnerOptions) -> dict[str, Any]:
+    """The settings of the profile that ``options`` choose; raises `ModelError` where the model has none such."""
+    if options.profile not in manifest.profiles:
+        raise ModelError(f"{manifest.name}: {unknown('profile', options.profile, manifest.profiles)}")
+    profile = manifest.profiles[options.profile]
+    if options.profile != LIVE:
+        return profile
+    if options.latency not in profile:
+        raise ModelError(f"{manifest.name}: {unknown('latency', options.latency, profile)}")
+    settings: dict[str, Any] = profile[options.latency]
+    return settings
 
 
 def load_runner(folder: ModelFolder, options: RunnerOptions) -> Runner:
@@ -110,7 +128,6 @@ def load_runner(folder: ModelFolder, options: RunnerOptions) -> Runner:
     if manifest.family not in FAMILIES:
         message = unknown("model family", manifest.family, FAMILIES)
         raise ModelError(f"{folder.path}: {message} A newer StemPlug may know it.")
-    if options.profile not in manifest.profiles:
-        raise ModelError(f"{manifest.name}: {unknown('profile', options.profile, manifest.profiles)}")
+    profile_settings(manifest, options)
     runner: Runner = importlib.import_module(FAMILIES[manifest.family]).load(folder, options)
     return runner

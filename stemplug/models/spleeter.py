@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
-from stemplug.models.runner import Geometry, RunnerOptions
+from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.models.scratch import Scratch
 from stemplug.models.sessions import check_ends, open_session
 from stemplug.timing import Stopwatch
@@ -38,7 +38,10 @@ class _Settings(BaseModel):
 
 
 class _Profile(BaseModel):
-    """``[profiles.NAME]``: in frames of the transform."""
+    """``[profiles.NAME]``: in frames of the transform.
+
+    With ``trim`` the graph leaves out what only context would need; else windows may be shorter than its reach.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,6 +49,7 @@ class _Profile(BaseModel):
     left: Annotated[int, Field(ge=0)]
     right: Annotated[int, Field(ge=0)]
     fade: Annotated[int, Field(ge=0)] = 0
+    trim: bool = True
 
 
 class SpleeterRunner:
@@ -147,7 +151,7 @@ class SpleeterRunner:
         start = min(int(sounding[0]) + 1, inner.stop - 1) // stride * stride
         start = start if start >= inner.start else 0
         stop = min(frames, start - (start - int(sounding[-1]) - 1) // stride * stride)
-        context = start == 0, stop == frames
+        context = self._profile.trim and start == 0, self._profile.trim and stop == frames
         if stop - start < frames:
             kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
             kept[:], magnitude = magnitude[:, start:stop], kept
@@ -201,7 +205,7 @@ def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner:
     manifest = folder.manifest
     try:
         settings = _Settings.model_validate(manifest.settings)
-        profile = _Profile.model_validate(manifest.profiles[options.profile])
+        profile = _Profile.model_validate(profile_settings(manifest, options))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ModelError(f"{folder.path}: {first['loc']}: {first['msg']}. Correct it or reinstall.") from None
@@ -212,7 +216,8 @@ def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner:
         or settings.bins > settings.fft // 2 + 1
         or profile.frames % settings.stride
         or inner - settings.fft // settings.stft_hop + 1 < max(1, 2 * profile.fade)
-        or not (0 <= settings.trim[0] <= profile.left and 0 <= settings.trim[1] <= profile.right)
+        or not (settings.trim[0] >= 0 and settings.trim[1] >= 0)
+        or (profile.trim and (settings.trim[0] > profile.left or settings.trim[1] > profile.right))
     ):
         raise ModelError(f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it.")
     runner = SpleeterRunner(folder, options, settings, profile)
