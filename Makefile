@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/stemplug bench
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/live.py
 
 # Broken audio files by the thousand; the unit tests run a short form.
 fuzz: setup

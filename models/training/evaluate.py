@@ -1,6 +1,6 @@
 """Score a model on a set of songs with true stems; beside it, on request, the original Spleeter.
 
-    python models/training/evaluate.py SET [--model NAME] [--original CHECKPOINTS] [--json FILE]
+    python models/training/evaluate.py SET [--model NAME] [--live LATENCY] [--original CHECKPOINTS] [--json FILE]
 
 SET is a folder of songs, each a folder of FLAC stems at 44.1 kHz, such as the project's evaluation set; the mixture is
 their sum. Prints SDR in dB over the whole clip and both channels, 10 log10(sum ref^2 / sum (ref - est)^2), of each stem
@@ -84,10 +84,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("set", type=Path)
     parser.add_argument("--model", default="default")
+    parser.add_argument("--live", metavar="LATENCY", help="low, balanced or high, instead of the profile offline")
     parser.add_argument("--original", type=Path, metavar="CHECKPOINTS")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    separator = Separator(args.model)
+    separator = Separator(args.model, "live" if args.live else "offline", latency=args.live)
+    if args.live:
+        milliseconds = 1000 * separator.stream(RATE).latency_samples / RATE
+        print(f"live, {args.live}: {milliseconds:.0f} ms at {RATE} Hz\n")
     table: dict[str, dict[str, float]] = {}
     for name, true in songs(args.set):
         mixture = np.sum(list(true.values()), axis=0)

@@ -21,9 +21,10 @@ SILENCE_CELL = 64
 """Frames of the grid on which digital silence is kept: a cell of zeros in the mixture is zeros in every stem."""
 
 
-def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_rate: int) -> int:
+def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_rate: int, live: bool = False) -> int:
     """Return the latency of a stream in frames at ``sample_rate``, summed from its parts."""
-    to_model, from_model = resampler_lag(sample_rate, model_rate), resampler_lag(model_rate, sample_rate)
+    to_model = resampler_lag(sample_rate, model_rate, live)
+    from_model = resampler_lag(model_rate, sample_rate, live)
     resampled = 0 if sample_rate == model_rate else 1  # both ends round to whole frames
     model = (geometry.latency + look_ahead + to_model) * sample_rate / model_rate
     return math.ceil(model) + from_model + resampled + SILENCE_CELL - 1
@@ -78,12 +79,12 @@ class StemStream:
         self.sample_rate = check_rate(sample_rate)
         self._level = LevelFollower(manifest.reference_level_db, live)
         self.latency_samples = stream_latency(
-            runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate
+            runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate, live
         )
         self.hop_samples = math.ceil(runner.geometry.hop * sample_rate / manifest.sample_rate)
         self._runner, self._manifest = runner, manifest
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
-        self._consistent, self._watch = consistent, watch
+        self._consistent, self._live, self._watch = consistent, live, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
         self._channels = 0
         self._flushed = False
@@ -175,8 +176,8 @@ class StemStream:
         self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted
         self._input = Timeline(channels)  # at the model's rate, kept until no window needs it
         self._output = Timeline(rows)  # estimates at the stream's rate: stems times channels
-        self._to_model = Resampler(self.sample_rate, rate, channels)
-        self._from_model = Resampler(rate, self.sample_rate, rows)
+        self._to_model = Resampler(self.sample_rate, rate, channels, self._live)
+        self._from_model = Resampler(rate, self.sample_rate, rows, self._live)
         self._pending: deque[Future[Audio]] = deque()
         self._started = 0  # windows
         self._covered = self._overlapped = self._emitted = 0  # frames

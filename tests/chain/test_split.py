@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +124,13 @@ def test_nothing_of_a_call_is_kept(passthrough: Separator, song: Audio) -> None:
     board(song, RATE)
     line = board._compiled[1].lines[0]  # type: ignore[index]
     assert line._kept is None  # type: ignore[attr-defined]
+
+
+def test_live_a_board_is_late_by_the_streams_latency_alone(passthrough_folder: Path, song: Audio) -> None:
+    separator = Separator(passthrough_folder, "live")
+    board, block = Board([StemSplit(separator=separator, vocals=Gain(0))]), 256
+    taken = [board(song[:, at : at + block], RATE, reset=False) for at in range(0, 100_000, block)]
+    frames = sum(each.shape[1] for each in taken)
+    assert 0 <= len(taken) * block - frames - separator.stream(RATE).latency_samples < block
+    assert taken[-1].shape[1] == block
+    np.testing.assert_allclose(np.concatenate(taken, axis=1), song[:, :frames], atol=1e-6)

@@ -79,3 +79,25 @@ def test_without_a_reference_nothing_is_changed() -> None:
     level = LevelFollower(None)
     level.push(tone(1, -30))
     assert level.look_ahead == 0 and np.array_equal(envelope(level.gains(5, 9000), 5, 8995), np.ones(8995))
+
+
+@given(
+    scale_db=st.floats(-40, 20),
+    seed=st.integers(0, 99),
+    blocks=st.integers(1, 9000),
+    cell=st.integers(8, 150),
+    offset=st.integers(0, 1023),
+)
+def test_live_gains_know_the_past_alone(scale_db: float, seed: int, blocks: int, cell: int, offset: int) -> None:
+    """A window hears one gain, whatever follows it and however it was cut; it scales exactly."""
+    rng, stop = np.random.default_rng(seed), cell * 1024 + offset
+    song = (rng.normal(0, 0.1, (2, 200 * 1024)) * np.linspace(0.1, 1, 200 * 1024)).astype(np.float32)
+    until, whole, scaled = (LevelFollower(-12.0, live=True) for _ in range(3))
+    for start in range(0, stop, blocks):
+        until.push(song[:, start : min(start + blocks, stop)])
+    whole.push(song)
+    scaled.push(song * np.float32(10 ** (scale_db / 20)))
+    gains = until.gains(stop - 4096, stop)
+    assert until.look_ahead == 0 and len(set(gains.tolist())) == 1
+    assert np.array_equal(whole.gains(stop - 4096, stop), gains)
+    np.testing.assert_allclose(scaled.gains(stop - 4096, stop) * 10 ** (scale_db / 20), gains, rtol=1e-4)

@@ -114,3 +114,30 @@ def test_songs_and_models_may_differ_in_rate_and_channels(
     stems = separator.separate(mixture, RATE)
     assert np.abs(stems.sum() - mixture).max() <= 1e-6
     assert np.abs(stems["vocals"] - 0.5 * mixture).max() < (1e-6 if rate == RATE else 0.2)
+
+
+def test_live_is_early_and_says_how_early() -> None:
+    """Bounds of the design, at the rates of hosts."""
+    latencies = {name: Separator(profile="live", latency=name) for name in ("low", "balanced", "high")}
+    for rate in (44100, 48000, 96000):
+        milliseconds = [1000 * each.stream(rate).latency_samples / rate for each in latencies.values()]
+        assert milliseconds == sorted(milliseconds) and milliseconds[1] <= 170 and milliseconds[2] <= 300
+    assert Separator(profile="live").latency == "balanced" and latencies["low"].threads == 1
+
+
+def test_latencies_that_are_not_there_are_told(passthrough_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match="latency 'low' with profile 'offline': only the profile 'live' has latencies"
+    ):
+        Separator(passthrough_folder, latency="low")
+    with pytest.raises(
+        ModelError, match="passthrough: Unknown latency 'balance'. Choices: balanced, low. Did you mean"
+    ):
+        Separator(passthrough_folder, "live", latency="balance")
+    manifest = (passthrough_folder / "manifest.toml").read_text()
+    (tmp_path / "manifest.toml").write_text(manifest[: manifest.index("[profiles.live")])
+    with pytest.raises(ModelError, match="Unknown profile 'live'. Choices: offline"):
+        Separator(tmp_path, "live")
+    (tmp_path / "manifest.toml").write_text(manifest[: manifest.index("[profiles.live")] + "[profiles.live]\nhop = 3\n")
+    with pytest.raises(ModelError, match="profiles: 'live' is no table of latencies"):
+        Separator(tmp_path, "live")
