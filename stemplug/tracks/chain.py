@@ -17,6 +17,7 @@ from stemplug.audio import Audio, AudioReader
 from stemplug.audio.reader import PathLike
 from stemplug.background import read_ahead
 from stemplug.chain import Board
+from stemplug.closing import Closing
 from stemplug.engine import Stems
 from stemplug.engine.separator import READ_AHEAD, Progress
 from stemplug.errors import Cancelled, ChainError, OptionError, TrackError
@@ -178,7 +179,7 @@ def _described(board: Board) -> Any:
         return repr(board)
 
 
-class _MixWriter(contextlib.AbstractContextManager["_MixWriter"]):
+class _MixWriter(Closing):
     """Writes one file; it appears at `commit`."""
 
     def __init__(
@@ -195,20 +196,22 @@ class _MixWriter(contextlib.AbstractContextManager["_MixWriter"]):
         except OSError as error:
             raise unwritable(self._folder, error) from None
         tags = TrackTags("mix", song.stem, f"{song.stem}, processed by StemPlug", 0)
-        with self._told():
-            self._encoder = open_track(self._staging.path(0), format, self.depth, info.sample_rate, info.channels, tags)
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Close after a failure, and say it as a `TrackError`."""
         try:
-            yield
-        except OSError as error:
-            self.close()
-            raise unwritable(self._folder, error) from None
+            with self._told():
+                self._encoder = open_track(
+                    self._staging.path(0), format, self.depth, info.sample_rate, info.channels, tags
+                )
         except BaseException:
             self.close()
             raise
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what the system says as a `TrackError`."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._folder, error) from None
 
     def write(self, audio: Audio) -> None:
         """Append ``(channels, frames)``."""
@@ -236,6 +239,3 @@ class _MixWriter(contextlib.AbstractContextManager["_MixWriter"]):
             with contextlib.suppress(OSError, TrackError):
                 self._encoder.close()
         self._staging.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -19,6 +19,7 @@ import soundfile
 
 from stemplug import Board, Cancelled, Mute, Separator, StemSplit, run_chain
 from stemplug.audio import Audio
+from stemplug.tracks.wav import WavWriter
 from tests.cli.test_bad_files import check_message, limited
 from tests.conftest import RATE, Command, files_below, write_passthrough
 
@@ -178,6 +179,27 @@ def test_a_signal_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path,
     _, told = running.communicate(timeout=60)
     assert running.returncode == code and "nothing half-written was left" in told and "Traceback" not in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_while_the_mix_is_written_leaves_nothing(
+    passthrough: Separator, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it strikes: folders are removed from the inside out."""
+
+    def interrupt(self: WavWriter, audio: Audio) -> None:
+        if audio.any():  # the mix is written first
+            raise KeyboardInterrupt
+
+    before = files_below(tmp_path)
+    monkeypatch.setattr(WavWriter, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(
+            Board([StemSplit(separator=passthrough)]),
+            wav,
+            tmp_path / "out" / "mix.wav",
+            stems=tmp_path / "out" / "stems",
+        )
+    assert files_below(tmp_path) == before
 
 
 def test_after_a_kill_the_next_run_clears_up(
