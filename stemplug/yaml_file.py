@@ -59,9 +59,8 @@ def read_yaml(path: Path, error: type[StemPlugError]) -> YamlFile:
         raise error(f"{path}: larger than {MAX_BYTES} bytes. Expected a small YAML file.")
     lines: dict[Place, int] = {}
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        data = _plain(loader, node, (), lines) if node else None
+        node = _Loader(text).get_single_node()
+        data = _plain(node, (), lines) if node else None
     except yaml.MarkedYAMLError as failure:
         mark = failure.problem_mark or failure.context_mark
         where = f", line {mark.line + 1}" if mark else ""
@@ -91,13 +90,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
+def _plain(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
     """A node as dict, list or scalar; fills in ``lines``."""
     lines[place] = node.start_mark.line + 1
     if node.tag not in _TAGS:
         raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, child, (*place, index), lines) for index, child in enumerate(node.value)]
+        return [_plain(child, (*place, index), lines) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         table: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -105,7 +104,7 @@ def _plain(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
                 raise yaml.MarkedYAMLError(
                     problem="a key stands twice, or is no text", problem_mark=key_node.start_mark
                 )
-            table[key_node.value] = _plain(loader, value_node, (*place, key_node.value), lines)
+            table[key_node.value] = _plain(value_node, (*place, key_node.value), lines)
         return table
     return _scalar(str(node.tag).rpartition(":")[2], node.value)
 

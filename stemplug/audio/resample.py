@@ -75,10 +75,10 @@ class _Polyphase:
         at = np.arange(self._done, ready) * self._down
         self._done = ready
         index, phase = at // self._up - self._half + 1 - self._first, at % self._up
-        out = np.empty((len(at), joined.shape[1]), np.float32)
+        out, filters = np.empty((len(at), joined.shape[1]), np.float32), self._bank[phase]
         for channel in range(joined.shape[1] if len(at) else 0):
             pieces = sliding_window_view(joined[:, channel], 2 * self._half)[index]
-            np.einsum("nt,nt->n", pieces, self._bank[phase], out=out[:, channel])
+            np.einsum("nt,nt->n", pieces, filters, out=out[:, channel])
         keep = max(0, ready * self._down // self._up - self._half + 1 - self._first)
         self._input, self._first = joined[keep:], self._first + keep
         return out

@@ -77,8 +77,6 @@ def from_dict(data: object) -> Board:
         return _build_chain(data)
     except _Fault as fault:
         raise ChainError(f"{dotted_place(fault.place) or 'a chain'}: {fault}") from None
-    except RecursionError:
-        raise ChainError("a chain: its stages are nested too deep.") from None
 
 
 def save(board: Board, path: str | os.PathLike[str]) -> None:
@@ -160,7 +158,10 @@ def _build_chain(data: object) -> Board:
     table = _table(data, (), (CHAIN,))
     if CHAIN not in table:
         raise _Fault((), f"'{CHAIN}' is missing: the list of stages.")
-    return _build_board(table[CHAIN], (CHAIN,))
+    try:
+        return _build_board(table[CHAIN], (CHAIN,))
+    except RecursionError:
+        raise _Fault((CHAIN,), "its stages are nested too deep.") from None
 
 
 def _build_board(data: object, place: Place) -> Board:
@@ -198,11 +199,11 @@ def _build(data: object, place: Place) -> Any:
 
 
 def _build_plugin(plugin: type[Any], settings: Mapping[str, Any], place: Place) -> Any:
-    values = {}
+    values, defaults = {}, None
+    with suppress(TypeError):  # Convolution needs its file
+        defaults = plugin()
     for key, value in settings.items():
-        kind = None
-        with suppress(TypeError):  # Convolution needs its file
-            kind = type(getattr(plugin(), key, None))
+        kind = type(getattr(defaults, key, None))
         members = getattr(kind, "__members__", None)
         if members is not None and (not isinstance(value, str) or value not in members):
             raise _Fault((*place, key), unknown("value", value, members))

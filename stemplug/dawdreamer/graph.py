@@ -132,7 +132,7 @@ class SplitGraph:
         self._insert(SplitNode(name, input, separator or shared_separator(model)))
 
     def _insert(self, node: Node) -> None:
-        taken = {*self._nodes, *(name for n in self._nodes.values() if isinstance(n, SplitNode) for name in n.outputs)}
+        taken = {*self._nodes, *self._outputs()}
         for name in [node.name, *(node.outputs if isinstance(node, SplitNode) else ())]:
             if name in taken:
                 raise OptionError(f"the graph has a node '{name}' already. Choose another name.")
@@ -237,6 +237,10 @@ class SplitGraph:
         except AudioError as error:
             raise AudioError(f"'{split.name}' cannot split '{split.input}': {error}") from None
 
+    def _outputs(self) -> dict[str, SplitNode]:
+        """The split that makes each stem, by the stem's name."""
+        return {name: node for node in self._nodes.values() if isinstance(node, SplitNode) for name in node.outputs}
+
     def _ends(self) -> frozenset[str]:
         """Processors that nothing hears: the results."""
         heard = {name for node in self._nodes.values() for name in node.inputs}
@@ -293,8 +297,9 @@ class SplitGraph:
 
     def _channels_of(self, name: str, outputs: Mapping[str, int]) -> int:
         """Channels of a processor, or of a stem: those of what was split."""
-        while name not in outputs:
-            name = next(n.input for n in self._nodes.values() if isinstance(n, SplitNode) and name in n.outputs)
+        makers = self._outputs()
+        while name in makers:
+            name = makers[name].input
         return outputs[name]
 
     def get_audio(self, name: str) -> Audio:
@@ -309,10 +314,7 @@ class SplitGraph:
         """
         if name in self._audio:
             return self._audio[name]
-        names = [
-            *self._nodes,
-            *(o for node in self._nodes.values() if isinstance(node, SplitNode) for o in node.outputs),
-        ]
+        names = [*self._nodes, *self._outputs()]
         if name not in names:
             raise OptionError(unknown("node", name, names))
         if isinstance(self._nodes.get(name), SplitNode):

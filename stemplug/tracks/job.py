@@ -168,6 +168,7 @@ def _provenance(
         },
         "settings": {
             "profile": separator.profile,
+            "latency": separator.latency,
             "threads": separator.threads,
             "provider": separator.provider,
             "consistent": separator.consistent,
