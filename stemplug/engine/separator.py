@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -106,16 +106,21 @@ class Separator:
         """What runs the model, in ONNX Runtime's words."""
         return self.runner.provider
 
-    def stream(self, sample_rate: int) -> StemStream:
-        """Open a stream at ``sample_rate`` Hz. It belongs to one thread; any number may be open."""
+    def stream(self, sample_rate: int, *, residual: bool = True, executor: Executor | None = None) -> StemStream:
+        """Open a stream at ``sample_rate`` Hz. It belongs to one thread; any number may be open.
+
+        Without ``residual`` that stem is left to the caller, who has the mixture. ``executor`` runs the windows in
+        place of the separator's lanes.
+        """
         return StemStream(
             self.runner,
             self.manifest,
-            self._executor,
+            executor or self._executor,
             sample_rate=sample_rate,
             lanes=self.lanes,
             scratch=self._scratch,
             consistent=self.consistent,
+            residual=residual,
             live=self.latency is not None,
             watch=self.watch,
         )

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stemplug.audio import Audio, Resampler, Timeline, as_audio, check_rate, resampler_lag
-from stemplug.engine.level import LevelFollower, envelope
+from stemplug.engine.level import CELL, LevelFollower, envelope
 from stemplug.engine.stems import Stems
 from stemplug.errors import AudioError, OptionError
 from stemplug.models import Geometry, Manifest, Runner
@@ -73,6 +74,7 @@ class StemStream:
         lanes: int,
         scratch: Scratch,
         consistent: bool,
+        residual: bool,
         live: bool,
         watch: Stopwatch,
     ) -> None:
@@ -84,9 +86,11 @@ class StemStream:
         self.hop_samples = math.ceil(runner.geometry.hop * sample_rate / manifest.sample_rate)
         self._runner, self._manifest = runner, manifest
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
-        self._consistent, self._live, self._watch = consistent, live, watch
+        self._live, self._watch = live, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
+        self._subtracts = consistent and residual
         self._channels = 0
+        self._pushed = 0
         self._flushed = False
         self._failure: BaseException | None = None
 
@@ -116,7 +120,7 @@ class StemStream:
         self._check_usable()
         if self._flushed:
             raise OptionError("this stream was flushed; open another with Separator.stream().")
-        audio = as_audio(block, self.sample_rate, self._mixture.end if self._channels else 0)
+        audio = as_audio(block, self.sample_rate, self._pushed)
         if not self._channels:
             self._open(audio.shape[0])
         if audio.shape[0] != self._channels:
@@ -165,6 +169,12 @@ class StemStream:
         """Windows at work."""
         return len(self._pending) if self._channels else 0
 
+    @property
+    def unfinished(self) -> int:
+        """Windows at work less those that `collect` need not wait for."""
+        pending = self._pending if self._channels else ()
+        return next((len(pending) - done for done, future in enumerate(pending) if not future.done()), 0)
+
     def cancel(self) -> None:
         """Drop the windows that have not begun."""
         for future in self._pending if self._channels else ():
@@ -173,7 +183,9 @@ class StemStream:
     def _open(self, channels: int) -> None:
         """Set up all state, once the number of channels is known."""
         rate, rows = self._manifest.sample_rate, len(self._estimated) * channels
-        self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted
+        self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted, for the residual
+        self._sounds = SoundingCells(channels, SILENCE_CELL)
+        self._model_sounds = SoundingCells(channels, CELL)
         self._input = Timeline(channels)  # at the model's rate, kept until no window needs it
         self._output = Timeline(rows)  # estimates at the stream's rate: stems times channels
         self._to_model = Resampler(self.sample_rate, rate, channels, self._live)
@@ -188,27 +200,47 @@ class StemStream:
 
     def _take(self, audio: Audio, last: bool) -> None:
         geometry = self._runner.geometry
-        self._mixture.append(audio)
+        self._pushed += audio.shape[1]
+        self._sounds.push(audio)
+        if self._subtracts:
+            self._mixture.append(audio)
         with self._watch("resample"):
             resampled = self._to_model.push(audio, last)
         self._input.append(resampled)
+        self._model_sounds.push(resampled)
         self._level.push(resampled)
         if last:
             self._input_frames = self._input.end
             self._level.end()
-            hops = last_hops(geometry, self._input_frames - self._covered, self._started, self._lanes)
-            end = self._covered + sum(hops) + geometry.fade + geometry.right
-            self._input.pad(max(0, end - self._input.end))
-        else:
-            ahead = geometry.fade + geometry.right + self._level.look_ahead
-            hops = [geometry.hop] * ((self._input.end - ahead - self._covered) // geometry.hop)
-        for hop in hops:
-            start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
-            pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
-            self._pending.append(self._executor.submit(self._run, pieces, gains, start, stop))
-            self._started += 1
-            self._covered += hop
+        while hops := self._next_hops(last):
+            for hop in hops:
+                self._start(hop)
+
+    def _next_hops(self, last: bool) -> list[int]:
+        """The windows that can begin now: whole ones, but short ones up to where the song ends or silence sets in."""
+        geometry, covered = self._runner.geometry, self._covered
+        known = covered + geometry.hop + geometry.fade + geometry.right + self._level.look_ahead
+        if last:
+            known = min(known, self._input_frames)
+        elif known > self._input.end:
+            return []
+        sound = self._model_sounds.sound_end(covered, known) - covered
+        if sound >= geometry.hop or (not last and not sound):
+            return [geometry.hop]
+        rest = sound or min(geometry.hop, self._input_frames - covered)  # silence gives a window as well, its last
+        return last_hops(geometry, rest, self._started, self._lanes) if rest > 0 else []
+
+    def _start(self, hop: int) -> None:
+        """Have the next window separated."""
+        geometry = self._runner.geometry
+        start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
+        self._input.pad(max(0, stop - self._input.end))
+        pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
+        self._pending.append(self._executor.submit(self._run, pieces, gains, start, stop))
+        self._started += 1
+        self._covered += hop
         self._input.forget(self._covered - geometry.left)
+        self._model_sounds.forget(self._covered)
         self._level.forget(self._covered - geometry.left)
 
     def _run(self, pieces: list[Audio], gains: Audio, start: int, stop: int) -> Audio:
@@ -217,6 +249,9 @@ class StemStream:
         gain = envelope(gains, start, frames)
         window = self._scratch("window", (self._channels, frames), np.float32)
         np.multiply(np.concatenate(pieces, axis=1, out=window), gain, out=window)
+        pieces.clear()  # a queue of windows holds on to them
+        if not window.any():
+            return np.zeros((self._tail.shape[0], frames - geometry.left - geometry.right), np.float32)
         batch = window.reshape(-1, 1, frames)
         if channels == 2:  # a mono song is a stereo song with equal channels
             batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, frames))
@@ -246,24 +281,27 @@ class StemStream:
 
     def _emit(self, last: bool) -> Stems:
         """Cut what is ready, keep silence silent, and give the residual stem what the others leave."""
-        ready = min(self._output.end, self._mixture.end)
+        ready = min(self._output.end, self._pushed)
         stop = ready - ready % SILENCE_CELL
         if last:
-            stop = self._mixture.end
+            stop = self._pushed
             self._output.pad(max(0, stop - self._output.end))
-        frames, channels = stop - self._emitted, self._channels
-        mixture = np.concatenate(self._mixture.views(self._emitted, stop), axis=1)
-        estimates = self._output.read(self._emitted, stop).reshape(len(self._estimated), channels, frames)
-        estimates = _keep_silence(mixture, estimates)
+        start, frames = self._emitted, stop - self._emitted
+        estimates = self._output.read(start, stop).reshape(len(self._estimated), self._channels, frames)
+        # A mask spreads a sound over the transform's window: without this a stem would begin before the song does.
+        sounds = self._sounds.read(start, stop)
+        if not sounds.all():
+            estimates = estimates * np.repeat(sounds, SILENCE_CELL, axis=-1)[:, :frames]
         stems = dict(zip(self._estimated, estimates, strict=True))
-        if self._consistent:
-            stems[self._manifest.residual] = mixture
+        if self._subtracts:
+            stems[self._manifest.residual] = rest = np.concatenate(self._mixture.views(start, stop), axis=1)
             for stem in estimates:
-                mixture -= stem
+                rest -= stem
+        self._sounds.forget(stop)
         self._mixture.forget(stop)
         self._output.forget(stop)
         self._emitted = stop
-        return Stems({name: stems[name] for name in self._manifest.stems}, self.sample_rate)
+        return Stems({name: stems[name] for name in self._manifest.stems if name in stems}, self.sample_rate)
 
 
 def _wait(future: Future[Audio], seconds: float) -> None:
@@ -273,15 +311,37 @@ def _wait(future: Future[Audio], seconds: float) -> None:
         return
 
 
-def _keep_silence(mixture: Audio, estimates: Audio) -> Audio:
-    """Zero the estimates, channel by channel, in cells where the mixture is digital silence.
+class SoundingCells:
+    """Which cells of a stream are not digital silence, channel by channel."""
 
-    A mask spreads a sound over the transform's window, so without this a stem would begin before the song does.
-    """
-    channels, frames = mixture.shape
-    cells = np.zeros((channels, -(-frames // SILENCE_CELL) * SILENCE_CELL), bool)
-    cells[:, :frames] = mixture != 0
-    sounds = cells.reshape(channels, -1, SILENCE_CELL).any(axis=-1)
-    if sounds.all():
-        return estimates
-    return estimates * np.repeat(sounds, SILENCE_CELL, axis=-1)[:, :frames]
+    def __init__(self, channels: int, size: int) -> None:
+        self._size = size
+        self._first = 0  # cells that were forgotten
+        self._cells = np.zeros((channels, 0), bool)
+        self._partial = np.zeros((channels, 0), bool)  # frames of the last cell
+
+    def push(self, block: Audio) -> None:
+        """Take the next block, ``(channels, frames)``."""
+        frames = np.concatenate([self._partial, block != 0], axis=1)
+        whole = frames.shape[1] // self._size * self._size
+        cells = frames[:, :whole].reshape(len(frames), -1, self._size).any(axis=-1)
+        self._cells, self._partial = np.concatenate([self._cells, cells], axis=1), frames[:, whole:]
+
+    def read(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Return the cells that cover frames ``[start, stop)``, ``(channels, cells)``; what has not come is missing."""
+        last = -(-stop // self._size) - self._first
+        found = self._cells[:, start // self._size - self._first : last]
+        if last > self._cells.shape[1] and self._partial.size:
+            found = np.concatenate([found, self._partial.any(axis=1, keepdims=True)], axis=1)
+        return found
+
+    def sound_end(self, start: int, stop: int) -> int:
+        """Return the end of the last cell in ``[start, stop)`` that sounds, ``start`` where none does."""
+        sounding = np.flatnonzero(self.read(start, stop).any(axis=0))
+        return (start // self._size + int(sounding[-1]) + 1) * self._size if len(sounding) else start
+
+    def forget(self, before: int) -> None:
+        """Let go of the cells that end at or before frame ``before``."""
+        gone = max(0, before // self._size - self._first)
+        self._cells = self._cells[:, gone:]
+        self._first += gone

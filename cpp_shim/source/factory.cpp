@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The factory and the module's entry points. The SDK part that Debian ships has none.
+
+#include "plugin.hpp"
+#include "pluginterfaces/base/ipluginbase.h"
+
+namespace {
+
+using namespace Steinberg;
+using namespace Steinberg::Vst;
+
+constexpr const char* kVendor = "StemPlug";
+
+// Lives as long as the binary and ignores its reference count.
+class Factory final : public IPluginFactory3 {
+public:
+    tresult PLUGIN_API queryInterface(const TUID iid, void** object) override {
+        for (const FUID* known : {&FUnknown::iid, &IPluginFactory::iid, &IPluginFactory2::iid, &IPluginFactory3::iid}) {
+            if (!FUnknownPrivate::iidEqual(iid, *known)) continue;
+            *object = this;
+            return kResultOk;
+        }
+        *object = nullptr;
+        return kNoInterface;
+    }
+    uint32 PLUGIN_API addRef() override { return 1; }
+    uint32 PLUGIN_API release() override { return 1; }
+
+    tresult PLUGIN_API getFactoryInfo(PFactoryInfo* info) override {
+        *info = PFactoryInfo(kVendor, "", "", PFactoryInfo::kUnicode);
+        return kResultOk;
+    }
+    int32 PLUGIN_API countClasses() override { return 1; }
+    tresult PLUGIN_API getClassInfo(int32 index, PClassInfo* info) override {
+        if (index != 0) return kInvalidArgument;
+        *info = PClassInfo(stemplug::kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, STEMPLUG_NAME);
+        return kResultOk;
+    }
+    tresult PLUGIN_API getClassInfo2(int32 index, PClassInfo2* info) override {
+        if (index != 0) return kInvalidArgument;
+        *info = PClassInfo2(stemplug::kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, STEMPLUG_NAME, 0,
+                            PlugType::kFx, kVendor, STEMPLUG_VERSION, kVstVersionString);
+        return kResultOk;
+    }
+    tresult PLUGIN_API getClassInfoUnicode(int32 index, PClassInfoW* info) override {
+        PClassInfo2 ascii;
+        const tresult result = getClassInfo2(index, &ascii);
+        if (result == kResultOk) info->fromAscii(ascii);
+        return result;
+    }
+    tresult PLUGIN_API setHostContext(FUnknown*) override { return kResultOk; }
+
+    tresult PLUGIN_API createInstance(FIDString class_id, FIDString iid, void** object) override {
+        *object = nullptr;
+        if (!FUnknownPrivate::iidEqual(class_id, stemplug::kClassId)) return kInvalidArgument;
+        IPtr<EditController> plugin = owned<EditController>(new stemplug::Plugin);
+        return plugin->queryInterface(iid, object);
+    }
+};
+
+}  // namespace
+
+extern "C" {
+SMTG_EXPORT_SYMBOL IPluginFactory* PLUGIN_API GetPluginFactory() {
+    static Factory factory;
+    return &factory;
+}
+// Called once per host library in a process, so possibly twice: there is nothing to set up.
+SMTG_EXPORT_SYMBOL bool ModuleEntry(void*) {
+    return true;
+}
+SMTG_EXPORT_SYMBOL bool ModuleExit() {
+    return true;
+}
+}

@@ -1,0 +1,148 @@
+"""One active instance of the plugin: input from its shared memory, stems back into it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+
+from stemplug.audio import Audio
+from stemplug.closing import Closing
+from stemplug.engine import Separator
+from stemplug.worker.capture import Captures
+from stemplug.worker.lanes import InstanceLane, Lanes
+from stemplug.worker.protocol import Open, ProtocolError
+from stemplug.worker.segment import Segment
+
+MOST = 1 << 16
+"""Frames that are taken at a time, so that one instance does not keep the others waiting."""
+MAX_IN_FLIGHT = 4
+_OFFLINE_DUE = 1e9  # after all that is live
+_LOAD_SECONDS = 2.0
+
+
+class Instance(Closing):
+    """Moves audio between a `Segment` and a stream; `step` does what can be done now, and never waits."""
+
+    def __init__(self, request: Open, segment: Segment, separator: Separator, lanes: Lanes) -> None:
+        self.name, self.profile, self._segment = request.name, request.latency or request.profile, segment
+        self._live = request.profile == "live"
+        self._windows = 0
+        self._lane = InstanceLane(lanes, self._due)
+        self._stream = separator.stream(int(request.sample_rate), residual=False, executor=self._lane)
+        self._rate, self._channels = request.sample_rate, request.channels
+        stems = [stem for stem in separator.stems if stem != separator.manifest.residual]
+        if request.rows != len(stems) * request.channels:
+            raise ProtocolError(f"{request.rows} rows of stems; {separator.manifest.name} has {len(stems)} stems")
+        if self._stream.latency_samples > request.latency_frames:
+            raise ProtocolError(
+                f"a latency of {request.latency_frames} frames; {self._stream.latency_samples} are needed. "
+                "Run 'stemplug plugin install' again"
+            )
+        self._captures = Captures(request.name, separator.manifest, int(request.sample_rate), request.channels)
+        self._taken = -1  # end of the input that the stream has; negative until it begins
+        self._given = 0  # end of the stems in the segment
+        self._held: deque[Audio] = deque()  # stems for which there is no room yet
+        self._measured = (time.monotonic(), 0.0)
+        self.load = 0.0
+
+    @property
+    def latency_frames(self) -> int:
+        """Of the stream, in frames at the host's rate."""
+        return self._stream.latency_samples
+
+    @property
+    def begun(self) -> bool:
+        """Whether input has come."""
+        return self._taken >= 0
+
+    def _due(self) -> float:
+        """Live: in the order of arrival, for all wait equally long. Offline: whoever had the fewest windows."""
+        self._windows += 1
+        return time.monotonic() if self._live else _OFFLINE_DUE + self._windows
+
+    def step(self) -> bool:
+        """Take input, give stems; returns whether there was anything to do.
+
+        Raises
+        ------
+        ProtocolError
+            If the plugin's side of the memory makes no sense.
+        ModelError
+            If a window fails.
+        """
+        return self._take() | self._give()
+
+    def beat(self) -> None:
+        """Tell the plugin that the worker lives."""
+        began, busy = self._measured
+        passed = time.monotonic() - began
+        if passed > _LOAD_SECONDS:
+            self._measured = (began + passed, self._lane.busy)
+            self.load = min(1.0, (self._lane.busy - busy) / passed)
+        self._segment.beat(self.load)
+
+    def _begin(self) -> None:
+        origin, start = self._segment.origin, self._segment.start
+        if not 0 <= origin <= start:
+            raise ProtocolError(f"input that begins at frame {start}, counted from {origin}")
+        self._taken = self._given = origin
+        self._segment.begin(origin)
+
+    def _take(self) -> bool:
+        if not self.begun:
+            if self._segment.start < 0:
+                return False
+            self._begin()
+        if self._stream.in_flight >= MAX_IN_FLIGHT:
+            return False
+        start, written = self._segment.start, self._segment.written
+        if self._taken < start:  # silence, which the plugin did not send
+            stop = min(start, self._taken + MOST)
+            block = np.zeros((self._channels, stop - self._taken), np.float32)
+        else:
+            stop = min(written, self._taken + MOST)
+            if stop == self._taken:
+                return False
+            block = self._segment.take(self._taken, stop)
+        self._captures.note(self._segment.marks())
+        self._captures.push(block, self._taken)
+        self._stream.feed(block)
+        self._taken = stop
+        return True
+
+    def _give(self) -> bool:
+        if not self.begun:
+            return False
+        unfinished = self._stream.unfinished
+        if unfinished < self._stream.in_flight:
+            self._keep(unfinished)
+        gave = False
+        while self._held and self._segment.room(self._given + 1) > self._given:
+            stems = self._held.popleft()
+            frames = self._segment.room(self._given + stems.shape[1]) - self._given
+            if frames < stems.shape[1]:
+                self._held.appendleft(stems[:, frames:])
+            self._segment.give(self._given, stems[:, :frames])
+            self._given += frames
+            gave = True
+        return gave
+
+    def _keep(self, in_flight: int) -> None:
+        stems = self._stream.collect(in_flight)
+        if stems.frames:
+            rows = np.concatenate(list(stems.values()))
+            self._captures.collect(rows)
+            self._held.append(rows)
+
+    def close(self) -> None:
+        """End the stream, complete what is being captured, and let go of the memory."""
+        try:
+            if self.begun and self._captures.busy:
+                self._stream.end()
+                self._keep(0)
+            self._captures.finish()
+        finally:
+            self._stream.cancel()
+            self._segment.close()

@@ -1,0 +1,68 @@
+"""Plays and renders in minihost, the host here that knows realtime mode, all buses and a transport."""
+
+from __future__ import annotations
+
+import time
+
+import minihost
+import numpy as np
+
+from tests.hosts.buses import BUSES
+from tests.hosts.driver import Audio, Result, serve
+
+
+def load(bundle: str, rate: int, block: int) -> minihost.Plugin:
+    plugin = minihost.Plugin(bundle, rate, block, 2, 2 * len(BUSES))
+    names = [plugin.get_bus_info(False, number)["name"] for number in range(plugin.num_output_buses)]
+    assert names == BUSES
+    return plugin
+
+
+def status(plugin: minihost.Plugin) -> str:
+    number = plugin.find_param("Status")
+    return str(plugin.param_to_text(number, plugin.get_param(number)))
+
+
+def play(bundle: str, audio: Audio, rate: int, block: int) -> Result:
+    """Play in realtime, in blocks that come when they would from a sound card, with the transport running."""
+    plugin = load(bundle, rate, block)
+    blocks = audio.shape[1] // block
+    output = np.zeros((2 * len(BUSES), blocks * block), np.float32)
+    heard = np.zeros((2 * len(BUSES), block), np.float32)
+    seen, busy = [], []
+    start = time.perf_counter()
+    for number in range(blocks):
+        at = number * block
+        due = start + at / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        plugin.set_transport(120.0, position_samples=at, is_playing=True)
+        before = time.perf_counter()
+        plugin.process(np.ascontiguousarray(audio[:, at : at + block]), heard)
+        busy.append(time.perf_counter() - before)
+        output[:, at : at + block] = heard
+        seen.append(status(plugin))
+    print("longest process():", max(busy), "of", block / rate)
+    changes = [(0, seen[0])] + [(n, b) for n, (a, b) in enumerate(zip(seen, seen[1:], strict=False), 1) if a != b]
+    print("status:", [(number * block / rate, text) for number, text in changes])
+    return {"output": output, "status": seen, "latency": plugin.latency_samples, "busy": busy}
+
+
+def render(bundle: str, audio: Audio, rate: int, block: int, positions: list[int]) -> Result:
+    """Render offline; the transport starts anew at each of the positions, in turn, once a second."""
+    plugin = load(bundle, rate, block)
+    plugin.non_realtime = True
+    latency, frames = plugin.latency_samples, audio.shape[1]
+    padded = np.concatenate([audio, np.zeros((2, latency + block), np.float32)], axis=1)
+    output = np.zeros((2 * len(BUSES), padded.shape[1]), np.float32)
+    heard = np.zeros((2 * len(BUSES), block), np.float32)
+    for at in range(0, padded.shape[1] - block + 1, block):
+        if positions:
+            seconds, inside = divmod(at, rate)
+            plugin.set_transport(120.0, position_samples=positions[seconds % len(positions)] + inside, is_playing=True)
+        plugin.process(np.ascontiguousarray(padded[:, at : at + block]), heard)
+        output[:, at : at + block] = heard
+    return {"output": output[:, latency : latency + frames], "latency": latency, "status": status(plugin)}
+
+
+if __name__ == "__main__":
+    serve(play=play, render=render)

@@ -1,0 +1,20 @@
+-- Plays an Ardour session in realtime with the dummy backend: ardour7-lua roll.lua FOLDER NAME RATE SECONDS BLOCK
+local folder, name, rate, seconds, block = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4]), tonumber(arg[5])
+
+AudioEngine:set_backend("None (Dummy)", "Normal Speed", "")
+AudioEngine:set_buffer_size(block)
+local session = assert(load_session(folder, name), "no session")
+sleep(3) -- the worker starts, the plugin is active
+session:request_locate(0, false, ARDOUR.LocateTransportDisposition.MustStop, ARDOUR.TransportRequestSource.TRS_UI)
+sleep(0.5)
+session:reset_xrun_count()
+session:request_roll(ARDOUR.TransportRequestSource.TRS_UI)
+sleep(seconds)
+print("xruns=" .. session:get_xrun_count())
+print("position=" .. session:transport_sample() / rate)
+print("rolling=" .. tostring(session:transport_rolling()))
+print("load=" .. AudioEngine:get_dsp_load())
+session:request_stop(false, false, ARDOUR.TransportRequestSource.TRS_UI)
+sleep(0.5)
+close_session()
+quit()

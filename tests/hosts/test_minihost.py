@@ -1,0 +1,68 @@
+"""The plugin in minihost: in realtime, as in a DAW, and offline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from stemplug.audio import Audio
+from tests.hosts.buses import BUSES, by_bus
+from tests.hosts.conftest import Hosts, below_db, peak
+
+pytest.importorskip("minihost")
+pytestmark = pytest.mark.hosts
+
+SongAt = Callable[..., Audio]
+StemsAt = Callable[..., dict[str, Audio]]
+
+SECONDS = float(os.environ.get("STEMPLUG_PLAY_SECONDS", "20"))
+"""How long is played in realtime; the long form takes 60."""
+
+
+@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.parametrize(("rate", "block"), [(48000, 512), (44100, 256)])
+def test_in_realtime_the_buses_sum_to_the_input_and_no_block_is_late(
+    hosts: Hosts, song_at: SongAt, stems_at: StemsAt, rate: int, block: int
+) -> None:
+    song = song_at(rate, SECONDS)
+    result = hosts.run("minihost", "play", SECONDS + 60, audio=song, rate=rate, block=block)
+    latency, frames = int(result["latency"]), result["output"].shape[1]
+    assert 0.1 * rate <= latency <= 0.25 * rate
+    delayed = np.concatenate([np.zeros((2, latency), np.float32), song], axis=1)[:, :frames]
+    bus = by_bus(result["output"])
+    assert peak(bus["Mix"] - delayed) <= 1e-6
+    assert peak(sum(bus[name] for name in BUSES[1:]) - delayed) <= 1e-6
+    assert not any(bus[name].any() for name in ("Drums", "Bass", "Guitar", "Piano"))
+
+    status = list(result["status"])
+    assert "ready" in status
+    ready = status.index("ready")
+    assert ready * block / rate < 5
+    assert set(status[ready:]) == {"ready"}
+    assert result["busy"].max() < block / rate
+
+    settled = ready * block + 3 * rate  # the network's context is full of song by then
+    live = stems_at(rate, SECONDS, "live")["Vocals"][:, settled - latency : frames - latency]
+    assert below_db(bus["Vocals"][:, settled:] - live, live) >= 20
+
+
+@pytest.mark.parametrize(("rate", "block"), [(44100, 512), (48000, 1000)])
+def test_offline_every_bus_carries_its_stem(
+    hosts: Hosts, song_at: SongAt, stems_at: StemsAt, rate: int, block: int
+) -> None:
+    song, stems = song_at(rate), stems_at(rate)
+    bus = by_bus(hosts.run("minihost", "render", audio=song, rate=rate, block=block, positions=[])["output"])
+    assert peak(bus["Mix"] - song) <= 1e-6
+    assert peak(bus["Vocals"] - stems["Vocals"]) <= 1e-5
+    assert peak(bus["Other"] - stems["Other"]) <= 1e-5
+
+
+def test_the_audio_does_not_depend_on_the_transport(hosts: Hosts, song_at: SongAt, stems_at: StemsAt) -> None:
+    positions = [-44100, 0, 10_000_000, -5, 2**40, 0]
+    result = hosts.run("minihost", "render", audio=song_at(44100), rate=44100, block=512, positions=positions)
+    bus = by_bus(result["output"])
+    assert peak(bus["Mix"] - song_at(44100)) <= 1e-6
+    assert peak(bus["Vocals"] - stems_at(44100)["Vocals"]) <= 1e-5
