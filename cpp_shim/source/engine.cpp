@@ -173,7 +173,7 @@ void Engine::pump(Frame end) {
 
 // Offline: until the stems are there up to frame `end`, and as far as a fade beyond it.
 void Engine::wait(Frame end) {
-    if (!link_ || forked() || sound_ < 0 || gave_up_ || end <= sound_) return;
+    if (!link_ || forked() || sound_ < 0 || gave_up_ || end + fade_ <= sound_) return;
     auto limit = Clock::now() + kPatience;
     const Segment* last = nullptr;
     uint64_t beat = 0;
@@ -201,7 +201,7 @@ void Engine::fade(Frame at, Frame frames) {
     const bool wanted = current && from <= at && ready >= at + frames + fade_;
     fade_out_ = wanted ? at + frames : from <= at ? std::max(at, ready - fade_) : at;
     if (wanted) wet_.aim(1, fade_);
-    const bool silent = sound_ < 0 || at + frames <= sound_;
+    const bool silent = sound_ < 0 || at + frames + fade_ <= sound_;
     if (silent) wet_.jump(wanted ? 1.0f : 0.0f);  // nothing sounds: no fade is needed
     judge(wanted);
 }

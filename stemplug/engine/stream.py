@@ -21,6 +21,9 @@ from stemplug.timing import Stopwatch
 SILENCE_CELL = 64
 """Frames of the grid on which digital silence is kept: a cell of zeros in the mixture is zeros in every stem."""
 
+RINGING = 0.1
+"""Seconds of silence that follow a song, so that its end rings in the resamplers as it does where a stream goes on."""
+
 
 def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_rate: int, live: bool = False) -> int:
     """Return the latency of a stream in frames at ``sample_rate``, summed from its parts."""
@@ -205,12 +208,14 @@ class StemStream:
         if self._subtracts:
             self._mixture.append(audio)
         with self._watch("resample"):
-            resampled = self._to_model.push(audio, last)
+            if last and self.sample_rate != self._manifest.sample_rate:
+                audio = np.zeros((self._channels, math.ceil(RINGING * self.sample_rate)), np.float32)
+            resampled = self._to_model.push(audio)
         self._input.append(resampled)
         self._model_sounds.push(resampled)
         self._level.push(resampled)
         if last:
-            self._input_frames = self._input.end
+            self._input_frames = self._input.end  # with what rings behind the song
             self._level.end()
         while hops := self._next_hops(last):
             for hop in hops:

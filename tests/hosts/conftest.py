@@ -88,12 +88,19 @@ def hosts(bundle: Path, tmp_path: Path) -> Iterator[Hosts]:
 
 @pytest.fixture(scope="session")
 def song_at(song: Audio) -> Callable[..., Audio]:
-    """The song at any rate and length; it is played again where that is longer."""
+    """The song at any rate and length, played again where that is longer. It begins at once, and ends in silence.
+
+    A host goes on with silence after the song, which `Separator.separate` does not know. Where the song is resampled
+    and stops in full sound, that is a difference in its last second.
+    """
 
     @functools.cache
     def at(rate: int, seconds: float = 12.0) -> Audio:
-        twice = np.tile(song, -(-int(seconds * RATE) // song.shape[1]))[:, : int(seconds * RATE)]
-        audio = twice if rate == RATE else soxr.resample(twice.T, RATE, rate).T
+        frames = int(seconds * RATE)
+        audio = np.tile(song, -(-frames // song.shape[1]) + 1)[:, 2 * RATE : 2 * RATE + frames].copy()
+        audio[:, -RATE:] = 0
+        if rate != RATE:
+            audio = soxr.resample(audio.T, RATE, rate).T
         return np.ascontiguousarray(audio, dtype=np.float32)
 
     return at
