@@ -198,7 +198,7 @@ void Engine::wait(Frame end) {
 void Engine::fade(Frame at, Frame frames) {
     Segment* current = segment();
     const auto [from, ready] = current ? current->stems() : Segment::Range{0, 0};
-    const bool wanted = current && from <= at && ready >= at + frames + fade_;
+    const bool wanted = current && from <= std::max<Frame>(at, 0) && ready >= at + frames + fade_;
     fade_out_ = wanted ? at + frames : from <= at ? std::max(at, ready - fade_) : at;
     if (wanted) wet_.aim(1, fade_);
     const bool silent = sound_ < 0 || at + frames + fade_ <= sound_;
@@ -226,10 +226,10 @@ void Engine::mix(Chunk& chunk, Frame at) {
     for (size_t channel = 0; channel < channels; ++channel)
         history_.read(at, channel, chunk.frames, dry_[channel].data());
     for (size_t row = 0; row < rows_.size(); ++row) {
-        if (stems)
-            current->read(static_cast<uint32_t>(row), at, chunk.frames, rows_[row].data());
-        else
-            rows_[row].fill(0);
+        const Frame before = stems ? std::clamp<Frame>(-at, 0, chunk.frames) : chunk.frames;
+        std::fill_n(rows_[row].data(), before, 0.0f);
+        if (before < chunk.frames)
+            current->read(static_cast<uint32_t>(row), at + before, chunk.frames - before, rows_[row].data() + before);
     }
     if (current) current->release(at + chunk.frames);
 

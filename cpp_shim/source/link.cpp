@@ -63,7 +63,7 @@ void Link::run() {
         try {
             served = serve();
         } catch (const std::exception& error) {
-            logLine(request_.name, error.what());
+            if (!stopping()) logLine(request_.name, error.what());
         }
         if (stopping()) return;
         failing_ = true;

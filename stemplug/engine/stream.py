@@ -202,7 +202,6 @@ class StemStream:
         self._channels = channels
 
     def _take(self, audio: Audio, last: bool) -> None:
-        geometry = self._runner.geometry
         self._pushed += audio.shape[1]
         self._sounds.push(audio)
         if self._subtracts:
