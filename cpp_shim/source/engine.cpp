@@ -73,9 +73,10 @@ Engine::Engine(Setup setup, const Values& values)
 
 void Engine::beginBlock(const Transport& transport, bool offline) {
     waiting_ = offline;
-    transport_ = transport;
+    // A host that renders and has no transport plays from the first block on.
+    transport_ = transport.playing || !offline ? transport : Transport{true, now_};
     block_ = now_;
-    if (Segment* current = segment()) note(*current);
+    note();
 }
 
 void Engine::aim(bool at_once) {
@@ -129,21 +130,21 @@ void Engine::listen(const Chunk& chunk) {
 // silent, windows are counted from frame 0, as `Separator` counts them.
 void Engine::begin(Segment& segment) {
     const Frame start = std::max<Frame>(0, now_ - latency_ - kChunk);
+    segment.addMark(mark_);  // first: the worker reads it when the input has begun
     if (waiting_ && sound_ >= start)
         segment.begin(0, sound_);
     else
         segment.begin(start, start);
-    mark_ = {};
-    note(segment);
     gave_up_ = false;
 }
 
-void Engine::note(Segment& segment) {
+// Notes where the transport does something else than go on.
+void Engine::note() {
     const uint32_t flags = (transport_.playing ? Mark::kPlaying : 0) | (values_.on(id::kCapture) ? Mark::kCapture : 0);
     const bool follows = transport_.position - mark_.host == block_ - mark_.frame;
-    if (segment.header().marks.load(std::memory_order_relaxed) && flags == mark_.flags && (follows || !flags)) return;
+    if (flags == mark_.flags && (follows || !transport_.playing)) return;
     mark_ = {block_, transport_.position, flags, {}};
-    segment.addMark(mark_);
+    if (Segment* current = segment()) current->addMark(mark_);
 }
 
 // Hands the input to the worker, up to frame `end`.

@@ -103,7 +103,7 @@ private:
     Segment* segment();
     void begin(Segment& segment);
     void pump(Frame end);
-    void note(Segment& segment);
+    void note();
     void wait(Frame end);
     void listen(const Chunk& chunk);
     void fade(Frame at, Frame frames);

@@ -298,10 +298,12 @@ void Plugin::processBlock(ProcessData& data) {
     Transport transport;
     if (data.processContext && data.processContext->state & ProcessContext::kPlaying)
         transport = {true, data.processContext->projectTimeSamples};
+    Automation automation(data.inputParameterChanges);
+    int32 none = 0;
+    const bool loaded = reload_.exchange(false), moved = automation.take(0, values_, none);
+    if (loaded || moved) engine_->aim(data.numSamples == 0);
     engine_->beginBlock(transport, offline);
 
-    Automation automation(data.inputParameterChanges);
-    if (reload_.exchange(false)) engine_->aim(false);
     std::array<std::array<bool, kChannels>, kBuses> sounds{};
     for (int32 at = 0; at < data.numSamples;) {
         int32 next = std::min(data.numSamples, at + static_cast<int32>(kChunk));
@@ -321,7 +323,6 @@ void Plugin::processBlock(ProcessData& data) {
             for (size_t channel = 0; channel < kChannels; ++channel) sounds[bus][channel] |= chunk.sounds[bus][channel];
         at = next;
     }
-    int32 none = 0;
     if (automation.take(INT32_MAX, values_, none)) engine_->aim(data.numSamples == 0);
 
     for (int32 bus = 0; data.outputs && bus < data.numOutputs; ++bus) {

@@ -18,6 +18,8 @@ from stemplug.worker.segment import Segment
 MOST = 1 << 16
 """Frames that are taken at a time, so that one instance does not keep the others waiting."""
 MAX_IN_FLIGHT = 4
+PAUSE_SECONDS = 1.0
+"""Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
 _LOAD_SECONDS = 2.0
 
@@ -44,6 +46,7 @@ class Instance(Closing):
         self._taken = -1  # end of the input that the stream has; negative until it begins
         self._given = 0  # end of the stems in the segment
         self._held: deque[Audio] = deque()  # stems for which there is no room yet
+        self._moved = 0.0  # when input came
         self._measured = (time.monotonic(), 0.0)
         self.load = 0.0
 
@@ -56,6 +59,11 @@ class Instance(Closing):
     def begun(self) -> bool:
         """Whether input has come."""
         return self._taken >= 0
+
+    @property
+    def capturing(self) -> bool:
+        """Whether closing takes a while, since stems are still to be written."""
+        return self._captures.busy
 
     def _due(self) -> float:
         """Live: in the order of arrival, for all wait equally long. Offline: whoever had the fewest windows."""
@@ -104,7 +112,10 @@ class Instance(Closing):
         else:
             stop = min(written, self._taken + MOST)
             if stop == self._taken:
+                if self._captures.busy and time.monotonic() - self._moved > PAUSE_SECONDS:
+                    self._captures.pause()
                 return False
+            self._moved = time.monotonic()
             block = self._segment.take(self._taken, stop)
         self._captures.note(self._segment.marks())
         self._captures.push(block, self._taken)

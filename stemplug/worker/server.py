@@ -153,14 +153,14 @@ class Client(Closing):
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
-        try:
-            if self.instance:
-                self.instance.close()
-            elif self._waiting:
-                self._waiting[1].close()
-        finally:
-            self.instance = self._waiting = None
-            self.connection.close()
+        self.connection.close()
+        if self._waiting:
+            self._waiting[1].close()
+        if self.instance and self.instance.capturing:  # completed beside the others, who must not wait for it
+            threading.Thread(target=self.instance.close, name="stemplug-capture").start()
+        elif self.instance:
+            self.instance.close()
+        self.instance = self._waiting = None
 
 
 class Server(Closing):
