@@ -42,11 +42,10 @@ public:
         }
     }
     bool fromString(const TChar* string, ParamValue& normalized) const override {
-        char text[128];
-        UString(const_cast<TChar*>(string), str16BufferSize(String128)).toAscii(text, sizeof text);
+        const std::string text = narrow(string);
         char* end = nullptr;
-        const double db = std::strtod(text, &end);
-        if (end == text || std::isnan(db)) return false;
+        const double db = std::strtod(text.c_str(), &end);
+        if (end == text.c_str() || std::isnan(db)) return false;
         normalized = toNormalized(std::isinf(db) && db < 0 ? -120.0 : db);
         return true;
     }
@@ -73,6 +72,13 @@ void addToggle(ParameterContainer& parameters, const std::string& title, ParamID
 }
 
 }  // namespace
+
+std::string narrow(const TChar* string) {
+    std::string text;
+    for (size_t i = 0; i < str16BufferSize(String128) && string[i]; ++i)
+        text.push_back(string[i] < 0x80 ? static_cast<char>(string[i]) : '?');
+    return text;
+}
 
 double amplitude(ParamValue normalized) {
     return normalized <= 0            ? 0.0

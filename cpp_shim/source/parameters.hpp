@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "catalogue.hpp"
 #include "public.sdk/source/vst/vstparameters.h"
@@ -28,6 +29,9 @@ enum class Render { kFollowHost, kLive, kOffline };
 enum class Status { kStarting, kReady, kDry, kOverloaded };
 
 inline constexpr ParamValue kUnityGain = 0.75;  // normalized; exact in binary, so that 0 dB is 1 to the bit
+
+// ASCII of a host's string of at most 128 characters, ended or not; what is not ASCII becomes '?'.
+std::string narrow(const Steinberg::Vst::TChar* string);
 
 // Amplitude of a normalized gain: 0 is silence, 0.75 is 1, 1 is +12 dB; straight in dB over log, like a fader.
 double amplitude(ParamValue normalized);

@@ -16,6 +16,7 @@ namespace {
 using namespace Steinberg::Vst;
 
 constexpr int kStateVersion = 1;
+constexpr double kMinRate = 1e3, kMaxRate = 1e6;
 constexpr size_t kMaxStateBytes = 1 << 20;
 constexpr std::array<const char*, 3> kRenderNames{"follow host", "live", "offline"};
 
@@ -108,6 +109,29 @@ tresult PLUGIN_API Plugin::setParamNormalized(ParamID parameter, ParamValue valu
     if (!values_.set(parameter, value)) return kInvalidArgument;
     announceLatency();
     return kResultOk;
+}
+
+tresult PLUGIN_API Plugin::setComponentState(IBStream* stream) {
+    char first = 0;  // the state is this object's own already; a stream that cannot be read is refused all the same
+    int32 got = 0;
+    return stream && stream->read(&first, 1, &got) == kResultOk && got == 1 ? kResultOk : kResultFalse;
+}
+
+tresult PLUGIN_API Plugin::getParameterInfo(int32 index, ParameterInfo& info) {
+    return index >= 0 && index < getParameterCount() ? EditController::getParameterInfo(index, info) : kInvalidArgument;
+}
+
+tresult PLUGIN_API Plugin::getParamStringByValue(ParamID parameter, ParamValue value, String128 string) {
+    // The SDK prints numbers into a buffer that the largest ones overflow.
+    return EditController::getParamStringByValue(parameter, std::isnan(value) ? 0 : std::clamp(value, 0.0, 1.0),
+                                                 string);
+}
+
+tresult PLUGIN_API Plugin::getParamValueByString(ParamID parameter, TChar* string, ParamValue& value) {
+    if (!string) return kInvalidArgument;
+    String128 ended{};  // the SDK's parameters read on until they find an end
+    for (size_t i = 0; i + 1 < str16BufferSize(String128) && string[i]; ++i) ended[i] = string[i];
+    return EditController::getParamValueByString(parameter, ended, value);
 }
 
 ParamValue PLUGIN_API Plugin::getParamNormalized(ParamID parameter) {
@@ -213,7 +237,8 @@ tresult PLUGIN_API Plugin::getState(IBStream* stream) {
 }
 
 int32 PLUGIN_API Plugin::getBusCount(MediaType type, BusDirection direction) {
-    return type != kAudio ? 0 : direction == kInput ? 1 : static_cast<int32>(kBuses);
+    if (type != kAudio) return 0;
+    return direction == kInput ? 1 : direction == kOutput ? static_cast<int32>(kBuses) : 0;
 }
 
 tresult PLUGIN_API Plugin::getBusInfo(MediaType type, BusDirection direction, int32 index, BusInfo& bus) {
@@ -255,8 +280,8 @@ tresult PLUGIN_API Plugin::getBusArrangement(BusDirection direction, int32 index
 }
 
 tresult PLUGIN_API Plugin::setupProcessing(ProcessSetup& setup) {
-    if (engine_ || setup.symbolicSampleSize != kSample32 || !(setup.sampleRate > 0 && setup.sampleRate <= 1e6) ||
-        setup.maxSamplesPerBlock < 0)
+    if (engine_ || setup.symbolicSampleSize != kSample32 ||
+        !(setup.sampleRate >= kMinRate && setup.sampleRate <= kMaxRate) || setup.maxSamplesPerBlock < 0)
         return kResultFalse;
     setup_ = setup;
     return kResultOk;
@@ -362,9 +387,7 @@ tresult PLUGIN_API Plugin::setChannelContextInfos(IAttributeList* list) {
     String128 name{};
     if (!list || list->getString(ChannelContext::kChannelNameKey, name, sizeof name) != kResultTrue)
         return kResultFalse;
-    char ascii[128]{};
-    UString(name, str16BufferSize(String128)).toAscii(ascii, sizeof ascii);
-    if (*ascii) track_ = ascii;
+    if (const std::string text = narrow(name); !text.empty()) track_ = text;
     return kResultOk;
 }
 

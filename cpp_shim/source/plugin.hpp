@@ -38,7 +38,10 @@ public:
     // IEditController. Main thread.
     tresult PLUGIN_API setParamNormalized(Vst::ParamID id, Vst::ParamValue value) override;
     Vst::ParamValue PLUGIN_API getParamNormalized(Vst::ParamID id) override;
-    tresult PLUGIN_API setComponentState(IBStream* stream) override { return stream ? kResultOk : kInvalidArgument; }
+    tresult PLUGIN_API setComponentState(IBStream* stream) override;
+    tresult PLUGIN_API getParamStringByValue(Vst::ParamID id, Vst::ParamValue value, Vst::String128 string) override;
+    tresult PLUGIN_API getParamValueByString(Vst::ParamID id, Vst::TChar* string, Vst::ParamValue& value) override;
+    tresult PLUGIN_API getParameterInfo(int32 index, Vst::ParameterInfo& info) override;
 
     // IComponent and IEditController both declare these two; one state serves both. Any thread but the audio thread.
     tresult PLUGIN_API setState(IBStream* stream) override;
