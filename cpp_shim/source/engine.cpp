@@ -141,7 +141,8 @@ void Engine::begin(Segment& segment) {
 // Notes where the transport does something else than go on.
 void Engine::note() {
     const uint32_t flags = (transport_.playing ? Mark::kPlaying : 0) | (values_.on(id::kCapture) ? Mark::kCapture : 0);
-    const bool follows = transport_.position - mark_.host == block_ - mark_.frame;
+    const auto apart = [](Frame a, Frame b) { return static_cast<uint64_t>(a) - static_cast<uint64_t>(b); };
+    const bool follows = apart(transport_.position, mark_.host) == apart(block_, mark_.frame);
     if (flags == mark_.flags && (follows || !transport_.playing)) return;
     mark_ = {block_, transport_.position, flags, {}};
     if (Segment* current = segment()) current->addMark(mark_);

@@ -15,6 +15,7 @@ using namespace Steinberg;
 using namespace Steinberg::Vst;
 
 constexpr double kMaxGainDb = 12.0;
+constexpr double kSilentDb = -400.0;  // shown and read as -inf
 constexpr ParamID kSingles[] = {id::kBypass, id::kOutputGain, id::kLatency, id::kRender, id::kModel, id::kCapture};
 constexpr size_t kSingleCount = std::size(kSingles);
 
@@ -28,9 +29,11 @@ public:
         : Parameter(title, number, u"dB", kUnityGain, 0, ParameterInfo::kCanAutomate) {
         setPrecision(1);
     }
-    ParamValue toPlain(ParamValue normalized) const override { return normalized > 0 ? decibels(normalized) : -120.0; }
+    ParamValue toPlain(ParamValue normalized) const override {
+        return normalized > 0 ? std::max(kSilentDb, decibels(normalized)) : kSilentDb;
+    }
     ParamValue toNormalized(ParamValue db) const override {
-        return db <= -120.0 ? 0.0 : std::min(1.0, kUnityGain * std::pow(1.0 / kUnityGain, db / kMaxGainDb));
+        return db <= kSilentDb ? 0.0 : std::min(1.0, kUnityGain * std::pow(1.0 / kUnityGain, db / kMaxGainDb));
     }
     void toString(ParamValue normalized, String128 string) const override {
         UString text(string, str16BufferSize(String128));
@@ -46,7 +49,7 @@ public:
         char* end = nullptr;
         const double db = std::strtod(text.c_str(), &end);
         if (end == text.c_str() || std::isnan(db)) return false;
-        normalized = toNormalized(std::isinf(db) && db < 0 ? -120.0 : db);
+        normalized = toNormalized(std::isinf(db) && db < 0 ? kSilentDb : db);
         return true;
     }
     OBJ_METHODS(GainParameter, Parameter)
@@ -67,8 +70,10 @@ void addList(ParameterContainer& parameters, const char* title, ParamID number, 
 }
 
 void addToggle(ParameterContainer& parameters, const std::string& title, ParamID number, int32 flags = 0) {
-    parameters.addParameter(wide(title).c_str(), nullptr, 1, 0, ParameterInfo::kCanAutomate | flags,
-                            static_cast<int32>(number));
+    auto* toggle = new StringListParameter(wide(title).c_str(), number, nullptr, ParameterInfo::kCanAutomate | flags);
+    toggle->appendString(u"Off");
+    toggle->appendString(u"On");
+    parameters.addParameter(toggle);
 }
 
 }  // namespace
@@ -136,16 +141,20 @@ void forEachSaved(const std::function<void(ParamID, const std::string&)>& action
     }
 }
 
+std::vector<std::string> modelNames(const Catalogue& catalogue) {
+    std::vector<std::string> names{"default"};
+    for (const Model& model : catalogue.models) names.push_back(model.name);
+    if (names.size() == 1) names.push_back("none");
+    return names;
+}
+
 void addParameters(ParameterContainer& parameters, const Catalogue& catalogue) {
     addToggle(parameters, "Bypass", id::kBypass, ParameterInfo::kIsBypass);
     parameters.addParameter(new GainParameter(u"Output Gain", id::kOutputGain));
     addList(parameters, "Latency", id::kLatency, kLatencyNames, 0.5, ParameterInfo::kCanAutomate);
     addList(parameters, "Render", id::kRender, std::array{"Follow host", "Live", "Offline"}, 0.0,
             ParameterInfo::kCanAutomate);
-    std::vector<std::string> models;
-    for (const Model& model : catalogue.models) models.push_back(model.name);
-    if (models.empty()) models.push_back("none");
-    addList(parameters, "Model", id::kModel, models, 0.0, ParameterInfo::kCanAutomate);
+    addList(parameters, "Model", id::kModel, modelNames(catalogue), 0.0, ParameterInfo::kCanAutomate);
     addToggle(parameters, "Capture", id::kCapture);
     for (ParamID stem = 0; stem < kStems; ++stem) {
         const std::string name = kStemNames[stem];

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "catalogue.hpp"
 #include "public.sdk/source/vst/vstparameters.h"
@@ -57,6 +58,10 @@ private:
 
 // Calls `action` for each id that is saved, with the name under which it is.
 void forEachSaved(const std::function<void(ParamID, const std::string&)>& action);
+
+// What the list of models shows: the default, whichever that is, then all by name. At least two: a list of one is a
+// knob.
+std::vector<std::string> modelNames(const Catalogue& catalogue);
 
 // Describes all parameters to the host.
 void addParameters(Steinberg::Vst::ParameterContainer& parameters, const Catalogue& catalogue);

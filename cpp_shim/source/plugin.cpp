@@ -139,8 +139,10 @@ ParamValue PLUGIN_API Plugin::getParamNormalized(ParamID parameter) {
 }
 
 const Model* Plugin::model() const {
-    return catalogue_.models.empty() ? nullptr
-                                     : &catalogue_.models[values_.choice(id::kModel, catalogue_.models.size())];
+    const auto& models = catalogue_.models;
+    if (models.empty()) return nullptr;
+    const size_t choice = values_.choice(id::kModel, models.size() + 1);
+    return &models[choice ? choice - 1 : 0];
 }
 
 Profile Plugin::profile() const {
@@ -200,12 +202,10 @@ void Plugin::applyState(const nlohmann::json& state) {
         if (value->is_number()) values_.set(parameter, *value);
         if (value->is_boolean()) values_.set(parameter, *value ? 1.0 : 0.0);
     });
-    std::vector<std::string> models;
-    for (const Model& known : catalogue_.models) models.push_back(known.name);
     const auto saved = state.find("model");
     if (saved != state.end() && saved->is_object()) {
         const auto name = saved->find("name");
-        if (name != saved->end() && name->is_string()) pick(id::kModel, models, *name);
+        if (name != saved->end() && name->is_string()) pick(id::kModel, modelNames(catalogue_), *name);
     }
 }
 
@@ -229,7 +229,7 @@ tresult PLUGIN_API Plugin::getState(IBStream* stream) {
     });
     // A model that is not installed here stays in the state as long as no other is chosen.
     if (const Model* chosen = model(); chosen && (values_.get(id::kModel) > 0 || !state.contains("model")))
-        state["model"] = {{"name", chosen->name}, {"sha256", chosen->sha256}};
+        state["model"] = {{"name", values_.get(id::kModel) > 0 ? chosen->name : "default"}, {"sha256", chosen->sha256}};
     std::string text = state.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
     int32 written = 0;
     const tresult result = stream->write(text.data(), static_cast<int32>(text.size()), &written);
