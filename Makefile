@@ -5,14 +5,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VST3_SDK ?= /usr/share/juce/modules/juce_audio_processors/format_types/VST3_SDK
+SDK_PACKAGES := g++ juce-modules-source-data nlohmann-json3-dev
 INPUTS := pyproject.toml CMakeLists.txt requirements.lock
+CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja
+BUILD := PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build
 
-.PHONY: setup demo test lint unit probe bench fuzz lock clean
+.PHONY: setup sdk demo test lint unit plugin native test-hosts sanitize bench fuzz lock clean
 
 setup: $(VENV)/ready
 
+# What the VST3 plugin is built from. Where it is not to be had, all else works, and the plugin's tests are left out.
+sdk:
+	@test -d $(VST3_SDK) -a -f /usr/include/nlohmann/json.hpp || { $(SUDO) apt-get update -q && \
+		$(SUDO) apt-get install -qy --no-install-recommends $(SDK_PACKAGES); } || \
+		echo "no $(SDK_PACKAGES): the VST3 plugin will be left out"
+
 # A bare Debian machine has Python without venv. The lock keeps CI and developers on the same versions.
-$(VENV)/ready: $(INPUTS)
+$(VENV)/ready: $(INPUTS) | sdk
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "StemPlug needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -33,27 +42,48 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup probe
+unit: setup native
 	$(BIN)/python -m pytest
 
-# VST3 plugins with a known latency (tests/probe). Where there is no compiler or no VST3 SDK to be had, the tests that
-# need them are left out, and say so.
-probe: setup
-	@test -d $(VST3_SDK) || { $(SUDO) apt-get update -q && \
-		$(SUDO) apt-get install -qy --no-install-recommends juce-modules-source-data; } || true
-	@export PATH="$(CURDIR)/$(BIN):$$PATH"; \
-		cmake -S tests/probe -B build/probe -G Ninja -DVST3_SDK_DIR=$(VST3_SDK) >/dev/null && \
-		cmake --build build/probe || echo "the test plugins were not built: tests that need them are left out"
+# StemPlug.vst3 alone, in build/plugin; `pip install .` builds it into the package.
+plugin: setup
+	@$(CMAKE) -S cpp_shim -B build/plugin -DSTEMPLUG_VST3_SDK=$(VST3_SDK) >/dev/null
+	@$(BUILD) build/plugin
+	$(BIN)/stemplug plugin path
+
+# All that is compiled for the tests: the plugin, a VST3 host that checks it, and two plugins with a known latency.
+native: setup
+	@test -d $(VST3_SDK) && $(MAKE) --no-print-directory plugin && \
+		$(CMAKE) -S cpp_shim/tests -B build/host -DSTEMPLUG_VST3_SDK=$(VST3_SDK) >/dev/null && $(BUILD) build/host && \
+		$(CMAKE) -S tests/probe -B build/probe -DSTEMPLUG_VST3_SDK=$(VST3_SDK) >/dev/null && $(BUILD) build/probe || \
+		echo "the VST3 plugin was not built: tests that need it are left out"
+
+# The plugin in real hosts, the slow forms as well: a minute in real time, Ardour without a screen.
+test-hosts: native
+	@command -v ardour7-lua >/dev/null || $(SUDO) apt-get install -qy --no-install-recommends ardour || true
+	$(BIN)/python -m pytest tests/hosts tests/plugin -m "slow or not slow" --timeout 900
+
+# The C++ tests under the address, undefined-behaviour and thread sanitizers.
+sanitize: setup native
+	@for kind in address,undefined thread; do \
+		$(CMAKE) -S cpp_shim -B build/plugin-$$kind -DSTEMPLUG_VST3_SDK=$(VST3_SDK) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+			-DCMAKE_CXX_FLAGS="-fsanitize=$$kind -fno-omit-frame-pointer" >/dev/null && $(BUILD) build/plugin-$$kind && \
+		$(CMAKE) -S cpp_shim/tests -B build/host-$$kind -DSTEMPLUG_VST3_SDK=$(VST3_SDK) \
+			-DCMAKE_CXX_FLAGS="-fsanitize=$$kind -fno-omit-frame-pointer" >/dev/null && $(BUILD) build/host-$$kind || exit 1; \
+	done
+	$(BIN)/python -m pytest tests/plugin/test_native.py --sanitize
 
 bench: setup
 	$(BIN)/stemplug bench
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/chain.py
 	$(BIN)/python benchmarks/live.py
+	$(BIN)/python benchmarks/plugin.py
 
-# Broken audio files by the thousand; the unit tests run a short form.
-fuzz: setup
-	STEMPLUG_FUZZ=6000 $(BIN)/python -m pytest tests/audio/test_fuzz.py --timeout 3000
+# Broken audio files and broken frames by the thousand; the unit tests run a short form.
+fuzz: setup native
+	STEMPLUG_FUZZ=6000 $(BIN)/python -m pytest tests/audio/test_fuzz.py tests/plugin/test_protocol.py --timeout 3000
+	build/host/protocol_test cpp_shim/tests/golden --fuzz 2000000
 
 # Take the newest versions of all dependencies.
 lock:

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# The library vst3_sdk. The SDK is looked for in STEMPLUG_VST3_SDK, then where Debian's juce-modules-source-data puts it,
-# and otherwise fetched from its official repository (that path could not be tried where this was written).
-set(debian_sdk /usr/share/juce/modules/juce_audio_processors/format_types/VST3_SDK)
-set(STEMPLUG_VST3_SDK "" CACHE PATH "folder of the Steinberg VST3 SDK; empty: Debian's, or fetched")
-if(STEMPLUG_VST3_SDK)
-  set(sdk "${STEMPLUG_VST3_SDK}")
-elseif(EXISTS "${debian_sdk}/pluginterfaces/vst/ivstaudioprocessor.h")
-  set(sdk "${debian_sdk}")
-else()
+# The library vst3_sdk, and vst3_bundle().
+include("${CMAKE_CURRENT_LIST_DIR}/find_sdk.cmake")
+if(NOT STEMPLUG_SDK_FOUND)
+  message(FATAL_ERROR "No VST3 SDK was found in '${STEMPLUG_VST3_SDK}', none of Debian's, and none can be fetched. Run "
+                      "'apt-get install juce-modules-source-data', or give its folder with -DSTEMPLUG_VST3_SDK=...")
+endif()
+if(STEMPLUG_SDK_FOUND STREQUAL "FETCH")
   include(FetchContent)
-  FetchContent_Declare(vst3sdk GIT_REPOSITORY https://github.com/steinbergmedia/vst3sdk.git GIT_TAG v3.7.12_build_20
-                       GIT_SHALLOW TRUE GIT_SUBMODULES base pluginterfaces public.sdk SOURCE_SUBDIR none)
+  FetchContent_Declare(vst3sdk GIT_REPOSITORY "${vst3_repository}" GIT_TAG v3.7.12_build_20 GIT_SHALLOW TRUE
+                       GIT_SUBMODULES base pluginterfaces public.sdk SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(vst3sdk)
   set(sdk "${vst3sdk_SOURCE_DIR}")
-endif()
-if(NOT EXISTS "${sdk}/pluginterfaces/vst/ivstaudioprocessor.h")
-  message(FATAL_ERROR "No VST3 SDK was found in '${sdk}'. Run 'apt-get install juce-modules-source-data', or give its "
-                      "folder with -DSTEMPLUG_VST3_SDK=...")
+else()
+  set(sdk "${STEMPLUG_SDK_FOUND}")
 endif()
 
 if(NOT CMAKE_BUILD_TYPE)

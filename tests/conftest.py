@@ -122,10 +122,10 @@ def wav(tmp_path: Path, song: Audio) -> Path:
 
 
 def probe(name: str) -> Path:
-    """A test plugin (tests/probe), where `make probe` could build it."""
+    """A test plugin (tests/probe), where `make native` could build it."""
     path = Path(__file__).parents[1] / "build" / "probe" / f"{name}.vst3"
     if not path.is_dir():
-        pytest.skip("needs the test plugins: a C++ compiler, the VST3 SDK (juce-modules-source-data) and `make probe`")
+        pytest.skip("needs the test plugins: a C++ compiler, the VST3 SDK (juce-modules-source-data) and `make native`")
     return path
 
 

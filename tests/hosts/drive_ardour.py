@@ -154,15 +154,15 @@ def add(root: ElementTree.Element, path: str, tag: str, attributes: dict[str, st
     ElementTree.SubElement(parent, tag, attributes)
 
 
-def bounce(bundle: str, audio: Audio, rate: int, strict: bool, buses: dict[str, int]) -> Result:
-    """Bounce the master with strict I/O, or each of the buses on its own."""
+def bounce(bundle: str, audio: Audio, rate: int, strict: bool, buses: dict[str, int], heard: list[str]) -> Result:
+    """Bounce once for each entry of ``heard``: the buses it names, with a plus between them, the others muted."""
     with tempfile.TemporaryDirectory() as folder:
         ardour = Ardour(Path(folder), Path(bundle), rate)
         told = ardour.create(audio, Path(bundle).stem, strict, buses)
         outputs = {}
-        for name in buses or {"Master": 1}:
-            ardour.mute(set(buses) - {name})
-            outputs[name] = ardour.bounce()
+        for names in heard:
+            ardour.mute(set(buses) - set(names.split("+")))
+            outputs[names] = ardour.bounce()
         return {**outputs, "outputs": int(told["outputs"]), "latency": int(told["latency"])}
 
 

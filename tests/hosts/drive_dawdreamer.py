@@ -19,6 +19,7 @@ def render(
     plugins = [engine.make_plugin_processor(name, bundle) for name in names]
     numbers = {entry["name"]: entry["index"] for entry in plugins[0].get_parameters_description()}
     for plugin in plugins:
+        plugin.record = True  # else only the last one can be heard
         for name, value in parameters.items():
             plugin.set_parameter(numbers[name], value)
         graph.append((plugin, ["song"]))

@@ -47,10 +47,15 @@ def play(bundle: str, audio: Audio, rate: int, block: int) -> Result:
     return {"output": output, "status": seen, "latency": plugin.latency_samples, "busy": busy}
 
 
-def render(bundle: str, audio: Audio, rate: int, block: int, positions: list[int]) -> Result:
-    """Render offline; the transport starts anew at each of the positions, in turn, once a second."""
+def render(bundle: str, audio: Audio, rate: int, block: int, positions: list[int], activate: bool) -> Result:
+    """Render offline; the transport starts anew at each of the positions, in turn, once a second.
+
+    Without ``activate``, blocks say offline in a plugin that was activated for realtime.
+    """
     plugin = load(bundle, rate, block)
     plugin.non_realtime = True
+    if activate:
+        plugin.sample_rate = rate  # which sets the plugin up again
     latency, frames = plugin.latency_samples, audio.shape[1]
     padded = np.concatenate([audio, np.zeros((2, latency + block), np.float32)], axis=1)
     output = np.zeros((2 * len(BUSES), padded.shape[1]), np.float32)

@@ -40,7 +40,7 @@ def render(bundle: str, audio: Audio, rate: int, block: int, settings: list[Para
     for parameters in settings:
         change(plugin, parameters)
         outputs.append(plugin(audio, rate, buffer_size=block))
-    return {"outputs": np.stack(outputs), "latency": plugin.reported_latency_samples, "status": plugin.status}
+    return {"outputs": np.stack(outputs), "latency": plugin.reported_latency_samples}
 
 
 def restore(bundle: str, audio: Audio, rate: int, parameters: Parameters, attribute: str, first: bool) -> Result:
@@ -60,6 +60,7 @@ def restore(bundle: str, audio: Audio, rate: int, parameters: Parameters, attrib
 def automate(bundle: str, audio: Audio, rate: int, block: int, start: Parameters, name: str, values: Audio) -> Result:
     """Stream, with a parameter that takes the next of ``values`` before each block, over and over."""
     plugin = load(bundle, start)
+    plugin.reset()  # the silent blocks with which pedalboard loads a plugin would come out first
     outputs, raw = [], []
     latency = 0
     for number, at in enumerate(range(0, 1 << 40, block)):

@@ -25,7 +25,7 @@ def ardour() -> None:
 @pytest.mark.parametrize("rate", [44100, 48000])
 def test_with_strict_io_a_bounce_is_the_song(hosts: Hosts, song_at: SongAt, rate: int) -> None:
     song = song_at(rate)
-    result = hosts.run("ardour", "bounce", audio=song, rate=rate, strict=True, buses={})
+    result = hosts.run("ardour", "bounce", audio=song, rate=rate, strict=True, buses={}, heard=["Master"])
     assert result["outputs"] == 2
     assert 0.1 * rate <= result["latency"] <= 0.25 * rate
     assert result["Master"].shape == song.shape
@@ -36,12 +36,13 @@ def test_stems_on_buses_of_their_own_bounce_to_the_live_stems(hosts: Hosts, song
     rate = 48000
     song, stems = song_at(rate), stems_at(rate, profile="live")
     buses = {"Mix": 1, "Vocals": 3, "Drums": 5, "Other": 13}
-    result = hosts.run("ardour", "bounce", 240, audio=song, rate=rate, strict=False, buses=buses)
+    heard = ["Mix", "Vocals", "Vocals+Drums+Other", "Drums"]
+    result = hosts.run("ardour", "bounce", 240, audio=song, rate=rate, strict=False, buses=buses, heard=heard)
     assert result["outputs"] == 14
     assert peak(result["Mix"] - song) <= 1e-6
-    assert peak(result["Vocals"] + result["Other"] - song) <= 1e-6
+    assert peak(result["Vocals+Drums+Other"] - song) <= 1e-6
     assert not result["Drums"].any()
-    # Ardour rolls from before the start: windows do not begin where those of the Separator do.
+    # The plugin runs before Ardour rolls, for a time that differs: so do the windows.
     assert below_db(result["Vocals"] - stems["Vocals"], stems["Vocals"]) >= 20
 
 
