@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from stemplug.errors import ModelError, unknown
 
@@ -26,7 +29,9 @@ def available_devices() -> list[str]:
     return [device for device, provider in PROVIDERS.items() if provider in built]
 
 
-def open_session(graph: bytes, name: str, *, threads: int, device: str) -> onnxruntime.InferenceSession:
+def open_session(
+    graph: bytes, name: str, *, threads: int, device: str, constants: Mapping[str, Sequence[int]]
+) -> onnxruntime.InferenceSession:
     """Load an ONNX graph.
 
     Parameters
@@ -39,6 +44,8 @@ def open_session(graph: bytes, name: str, *, threads: int, device: str) -> onnxr
         Threads of one call, the caller's included.
     device:
         "auto" takes the best that works, otherwise a key of `PROVIDERS`.
+    constants:
+        Replace constants of the graph, 64-bit integers, by name.
 
     Raises
     ------
@@ -60,6 +67,9 @@ def open_session(graph: bytes, name: str, *, threads: int, device: str) -> onnxr
     options.enable_mem_pattern = False  # no faster with windows of several lengths, and a third more memory
     options.log_severity_level = 4  # errors come as exceptions; nothing is printed behind the caller's back
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    replaced = {key: onnxruntime.OrtValue.ortvalue_from_numpy(np.array(constants[key], np.int64)) for key in constants}
+    for key, value in replaced.items():
+        options.add_initializer(key, value)
     wanted = devices if device == "auto" else [device]
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=[PROVIDERS[d] for d in wanted])
@@ -68,6 +78,7 @@ def open_session(graph: bytes, name: str, *, threads: int, device: str) -> onnxr
             raise ModelError(f"{name}: out of memory. Close other programs, or use fewer threads.") from None
         reason = str(error).strip().splitlines()[0][:300]
         raise ModelError(f"{name}: ONNX Runtime cannot load the graph ({reason}). Reinstall the model.") from None
+    session.replaced = replaced  # it reads them as long as it lives
     if device != "auto" and session.get_providers()[0] != PROVIDERS[device]:
         raise ModelError(
             f"Device '{device}' was asked for, but the session runs on {session.get_providers()[0]}: "

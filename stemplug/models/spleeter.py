@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.manifest import LIVE
 from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.models.scratch import Scratch
 from stemplug.models.sessions import check_ends, open_session
@@ -23,6 +24,18 @@ from stemplug.timing import Stopwatch
 
 Array = NDArray[np.float32]
 _BLOCK = 16
+
+
+class _Cuts(BaseModel):
+    """``[settings.cuts]``: names of the graph's constants that say what each level of the decoder leaves out.
+
+    From the deepest level up: of what comes from below it, and of what skips to it from the encoder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    below: list[list[str]]
+    skip: list[list[str]]
 
 
 class _Settings(BaseModel):
@@ -35,13 +48,11 @@ class _Settings(BaseModel):
     bins: Annotated[int, Field(ge=16)]
     stride: Annotated[int, Field(ge=1)]
     trim: tuple[int, int]
+    cuts: _Cuts = _Cuts(below=[], skip=[])
 
 
 class _Profile(BaseModel):
-    """``[profiles.NAME]``: in frames of the transform.
-
-    With ``trim`` the graph leaves out what only context would need; else windows may be shorter than its reach.
-    """
+    """``[profiles.NAME]``: in frames of the transform."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,40 +60,45 @@ class _Profile(BaseModel):
     left: Annotated[int, Field(ge=0)]
     right: Annotated[int, Field(ge=0)]
     fade: Annotated[int, Field(ge=0)] = 0
-    trim: bool = True
+
+    def fits(self, settings: _Settings) -> bool:
+        inner = self.frames - self.left - self.right
+        enough = inner - settings.fft // settings.stft_hop + 1 >= max(1, 2 * self.fade)
+        return enough and settings.trim[0] <= self.left and settings.trim[1] <= self.right
 
 
-class SpleeterRunner:
-    """Windows of a whole number of transform frames, of which the outer ones are context for the network.
+class _Live(BaseModel):
+    """``[profiles.live.NAME]``: in frames of the transform; see `LiveRunner`."""
 
-    With as much context as the network's reach, windows give what one pass over the whole song would: the network is
-    convolutional, and windows lie on the grid of its strides. Where the context is digital silence, as before the
-    song, it is left out, so that the network sees an edge as it did in training, and short songs take little time.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Profile) -> None:
+    frames: Annotated[int, Field(ge=1, le=8192)]
+    hop: Annotated[int, Field(ge=1)]
+    right: Annotated[int, Field(ge=1)]
+    guessed: Annotated[int, Field(ge=1)]
+    bins: Annotated[int, Field(ge=16)]
+
+    def fits(self, settings: _Settings) -> bool:
+        enough = self.guessed + self.right + self.hop <= self.frames
+        return enough and self.right < settings.fft // settings.stft_hop and self.bins <= settings.bins
+
+
+class _Network:
+    """What the two runners of the family share: the network, and windows one at a time."""
+
+    geometry: Geometry
+
+    def __init__(
+        self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, constants: dict[str, list[int]]
+    ) -> None:
         manifest = folder.manifest
         self._name, self._channels = manifest.name, manifest.channels
         self._masked = [stem for stem in manifest.stems if stem != manifest.residual]
-        self._settings, self._profile = settings, profile
-        fft, hop = settings.fft, settings.stft_hop
-        overlap = fft // hop
-        inner = profile.frames - profile.left - profile.right  # frames whose masks are used
-        used = inner - overlap + 1 - profile.fade
-        on_grid = used % settings.stride == 0 and profile.fade <= settings.stride
-        self.geometry = Geometry(
-            hop=used * hop,
-            fade=profile.fade * hop,
-            left=(profile.left + overlap - 1) * hop,
-            right=(profile.right + overlap - 1) * hop,
-            step=settings.stride * hop if on_grid else 0,
-        )
-        window = np.hanning(fft + 1)[:-1]
-        self._analysis = window.astype(np.float32)
-        self._synthesis = (window / np.sum(window[::hop] ** 2)).astype(np.float32)
+        self._settings = settings
         self._scratch = Scratch()
-        graph = folder.read("model")
-        self._session = open_session(graph, manifest.name, threads=options.threads, device=options.device)
+        self._session = open_session(
+            folder.read("model"), manifest.name, threads=options.threads, device=options.device, constants=constants
+        )
         self.provider = self._session.get_providers()[0]
         check_ends(self._session, manifest.name, {"magnitude": 4, "trim": 1}, {"mask": 4})
 
@@ -93,11 +109,6 @@ class SpleeterRunner:
         for mixture, target in zip(mixtures, out, strict=True):
             self._separate(mixture, stems, target, watch)
         return out
-
-    def infer_once(self) -> None:
-        """See `stemplug.models.Runner`."""
-        silence = np.zeros((self._channels, self._profile.frames, self._settings.bins), np.float32)
-        self.network(silence, (False, False))
 
     def network(self, magnitude: Array, context: tuple[bool, bool]) -> Array:
         """Run the network: (channels, frames, bins) to masks (masked stems, channels, frames, bins).
@@ -116,6 +127,48 @@ class SpleeterRunner:
 
     def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         """(channels, window) into silent ``out``, (stems, channels, window); the context stays silent."""
+        raise NotImplementedError
+
+    def _shares(self, masks: Array, stems: Sequence[str], bins: int) -> Iterator[Array]:
+        """The share of each stem in the whole spectrum, from masks (masked stems, ..., low bins)."""
+        shares = extend_mask(masks, bins)
+        named = dict(zip(self._masked, shares, strict=True))
+        return (named[stem] if stem in named else 1 - shares.sum(axis=0) for stem in stems)
+
+
+class SpleeterRunner(_Network):
+    """Windows of a whole number of transform frames, of which the outer ones are context for the network.
+
+    With as much context as the network's reach, windows give what one pass over the whole song would: the network is
+    convolutional, and windows lie on the grid of its strides. Where the context is digital silence, as before the
+    song, it is left out, so that the network sees an edge as it did in training, and short songs take little time.
+    """
+
+    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Profile) -> None:
+        super().__init__(folder, options, settings, {})
+        self._profile = profile
+        fft, hop = settings.fft, settings.stft_hop
+        overlap = fft // hop
+        inner = profile.frames - profile.left - profile.right  # frames whose masks are used
+        used = inner - overlap + 1 - profile.fade
+        on_grid = used % settings.stride == 0 and profile.fade <= settings.stride
+        self.geometry = Geometry(
+            hop=used * hop,
+            fade=profile.fade * hop,
+            left=(profile.left + overlap - 1) * hop,
+            right=(profile.right + overlap - 1) * hop,
+            step=settings.stride * hop if on_grid else 0,
+        )
+        window = np.hanning(fft + 1)[:-1]
+        self._analysis = window.astype(np.float32)
+        self._synthesis = (window / np.sum(window[::hop] ** 2)).astype(np.float32)
+
+    def infer_once(self) -> None:
+        """See `stemplug.models.Runner`."""
+        silence = np.zeros((self._channels, self._profile.frames, self._settings.bins), np.float32)
+        self.network(silence, (False, False))
+
+    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         fft, hop = self._settings.fft, self._settings.stft_hop
         frames = (mixture.shape[1] - fft) // hop + 1
         inner = slice(self._profile.left, frames - self._profile.right)
@@ -151,7 +204,7 @@ class SpleeterRunner:
         start = min(int(sounding[0]) + 1, inner.stop - 1) // stride * stride
         start = start if start >= inner.start else 0
         stop = min(frames, start - (start - int(sounding[-1]) - 1) // stride * stride)
-        context = self._profile.trim and start == 0, self._profile.trim and stop == frames
+        context = start == 0, stop == frames
         if stop - start < frames:
             kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
             kept[:], magnitude = magnitude[:, start:stop], kept
@@ -171,15 +224,111 @@ class SpleeterRunner:
         pieces_of = out.reshape(*out.shape[:2], -1, hop)
         for channel in range(self._channels):
             for block in _blocks(spectrum.shape[1]):
-                shares = extend_mask(masks[:, channel, block], bins)
-                named = dict(zip(self._masked, shares, strict=True))
-                for stem, target in zip(stems, pieces_of[:, channel], strict=True):
-                    share = named[stem] if stem in named else 1 - shares.sum(axis=0)
+                shares = self._shares(masks[:, channel, block], stems, bins)
+                for share, target in zip(shares, pieces_of[:, channel], strict=True):
                     pieces = np.fft.irfft(spectrum[channel, block] * share)
                     pieces *= self._synthesis
                     pieces = pieces.reshape(len(pieces), overlap, hop)
                     for part in range(overlap):
                         target[block.start + part : block.stop + part] += pieces[:, part]
+
+
+class LiveRunner(_Network):
+    """Short windows that slide over the song, for the masks of the newest frames alone.
+
+    Each brings ``hop`` frames and ends ``right`` frames later. Where that is less than a frame reaches over, the frames
+    that would end later are missing in the overlap-add, which is divided by what the others weigh.
+
+    Masks of the newest frames are weak for want of a future. In its place the network sees, ``guessed`` times, the
+    newest samples through a window that rises slowly and falls fast, and so tells more of what sounds last (such
+    windows: Mauler and Martin, "A low delay, variable resolution, perfect reconstruction spectral analysis-synthesis
+    system for speech enhancement", EUSIPCO 2007).
+    """
+
+    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Live) -> None:
+        self._profile = profile
+        fft, hop = settings.fft, settings.stft_hop
+        self._overlap = fft // hop
+        self._count = profile.frames - profile.guessed  # frames of the transform
+        self._first = self._count - profile.hop - profile.right  # of those that reach into the hop
+        self._context = bool(settings.cuts.skip), False
+        super().__init__(folder, options, settings, _cuts(settings.cuts, self._first))
+        self.geometry = Geometry(
+            hop=profile.hop * hop,
+            fade=0,
+            left=(self._first + self._overlap - 1) * hop,
+            right=profile.right * hop,
+        )
+        window = np.hanning(fft + 1)[:-1]
+        late = np.concatenate([np.hanning(2 * (fft - hop) + 1)[: fft - hop], np.hanning(2 * hop + 1)[hop:-1]])
+        late *= np.linalg.norm(window) / np.linalg.norm(late)  # as loud as the others
+        self._window, self._late = window.astype(np.float32), late.astype(np.float32)
+        self._weight = self._overlap_add(np.tile(self._window**2, (self._count - self._first, 1)))
+
+    def infer_once(self) -> None:
+        """See `stemplug.models.Runner`."""
+        silence = np.zeros((self._channels, self._profile.frames, self._profile.bins), np.float32)
+        self.network(silence, self._context)
+
+    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
+        with watch("stft"):
+            magnitude, spectrum = self._analyze(mixture)
+        if not magnitude[:, self._first :].any():
+            return
+        with watch("inference"):
+            masks = self.network(magnitude, self._context)
+            skipped = self._profile.frames - masks.shape[2]
+            masks = masks[:, :, self._first - skipped : self._count - skipped]
+        with watch("istft"):
+            kept = slice(self.geometry.left, self.geometry.left + self.geometry.hop)
+            for channel in range(self._channels):
+                shares = self._shares(masks[:, channel], stems, spectrum.shape[-1])
+                for share, target in zip(shares, out[:, channel, kept], strict=True):
+                    pieces: Array = np.multiply(np.fft.irfft(spectrum[channel] * share), self._window)
+                    np.divide(self._overlap_add(pieces), self._weight, out=target)
+
+    def _analyze(self, mixture: Array) -> tuple[Array, NDArray[np.complex64]]:
+        """Magnitudes (channels, frames, low bins) for the network, and spectra of the frames that get a mask."""
+        settings, count, first, bins = self._settings, self._count, self._first, self._profile.bins
+        pieces = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
+        magnitude: Array = self._scratch("magnitude", (len(mixture), self._profile.frames, bins), np.float32)
+        shape = len(mixture), count - first, settings.fft // 2 + 1
+        spectrum: NDArray[np.complex64] = self._scratch("spectrum", shape, np.complex64)
+        for channel, (frames, seen) in enumerate(zip(pieces, magnitude, strict=True)):
+            for block in _blocks(first):
+                np.abs(np.fft.rfft(frames[block] * self._window)[:, :bins], out=seen[block])
+            np.fft.rfft(frames[first:] * self._window, out=spectrum[channel])
+            np.abs(spectrum[channel, :, :bins], out=seen[first:count])
+            seen[count:] = np.abs(np.fft.rfft(frames[-1] * self._late)[:bins])
+        return magnitude, spectrum
+
+    def _overlap_add(self, pieces: Array) -> Array:
+        """Frames that reach into the hop, (frames, fft), to its samples."""
+        parts = pieces.reshape(len(pieces), self._overlap, -1)
+        total = np.zeros((len(parts) + self._overlap - 1, parts.shape[2]), np.float32)
+        for part in range(self._overlap):
+            total[part : part + len(parts)] += parts[:, part]
+        return total[self._overlap - 1 :][: self._profile.hop].reshape(-1)
+
+
+def _cuts(cuts: _Cuts, first: int) -> dict[str, list[int]]:
+    """Constants with which the graph leaves out what masks from frame ``first`` on do not need, on the left.
+
+    As `TRIM` in models/training/import_spleeter.py: of what is cut off a level, twice as many frames are missing in the
+    next finer one, and 3 more are wrong; 5 more after the finest.
+    """
+    levels: list[int] = []
+    wrong = 5
+    for _ in cuts.skip:
+        first = max(0, (first - wrong) // 2)
+        levels.insert(0, first)
+        wrong = 3
+    constants: dict[str, list[int]] = {}
+    before = 0
+    for level, below, skip in zip(levels, cuts.below, cuts.skip, strict=True):
+        constants |= {name: [level - 2 * before, 0] for name in below} | {name: [level, 0] for name in skip}
+        before = level
+    return constants
 
 
 def _blocks(frames: int) -> Iterator[slice]:
@@ -200,27 +349,32 @@ def extend_mask(masks: Array, bins: int) -> Array:
     return np.concatenate([masks, above * fall], axis=-1)
 
 
-def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner:
+def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner | LiveRunner:
     """Load a model of this family; raises `ModelError` where settings, profile or graph are wrong."""
     manifest = folder.manifest
     try:
         settings = _Settings.model_validate(manifest.settings)
-        profile = _Profile.model_validate(profile_settings(manifest, options))
+        chosen = profile_settings(manifest, options)
+        profile = (_Live if options.profile == LIVE else _Profile).model_validate(chosen)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ModelError(f"{folder.path}: {first['loc']}: {first['msg']}. Correct it or reinstall.") from None
-    inner = profile.frames - profile.left - profile.right
     if (
         settings.fft % settings.stft_hop
         or settings.fft < 2 * settings.stft_hop
         or settings.bins > settings.fft // 2 + 1
-        or profile.frames % settings.stride
-        or inner - settings.fft // settings.stft_hop + 1 < max(1, 2 * profile.fade)
         or not (settings.trim[0] >= 0 and settings.trim[1] >= 0)
-        or (profile.trim and (settings.trim[0] > profile.left or settings.trim[1] > profile.right))
+        or len(settings.cuts.below) != len(settings.cuts.skip)
+        or profile.frames % settings.stride
+        or not profile.fits(settings)
     ):
         raise ModelError(f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it.")
-    runner = SpleeterRunner(folder, options, settings, profile)
+    runner: SpleeterRunner | LiveRunner
+    if isinstance(profile, _Live):
+        runner = LiveRunner(folder, options, settings, profile)
+        runner.infer_once()  # do the constants cut what they should?
+    else:
+        runner = SpleeterRunner(folder, options, settings, profile)
     probe = np.zeros((manifest.channels, settings.stride, settings.bins), np.float32)
     masks = runner.network(probe, (False, False))
     if masks.dtype != np.float32 or masks.shape != (len(manifest.stems) - 1, *probe.shape):

@@ -121,7 +121,8 @@ def test_live_is_early_and_says_how_early() -> None:
     latencies = {name: Separator(profile="live", latency=name) for name in ("low", "balanced", "high")}
     for rate in (44100, 48000, 96000):
         milliseconds = [1000 * each.stream(rate).latency_samples / rate for each in latencies.values()]
-        assert milliseconds == sorted(milliseconds) and milliseconds[1] <= 170 and milliseconds[2] <= 300
+        assert milliseconds == sorted(milliseconds)
+        assert milliseconds[0] <= 80 and milliseconds[1] <= 120 and milliseconds[2] <= 247  # plus the plugin's own 50
     assert Separator(profile="live").latency == "balanced" and latencies["low"].threads == 1
 
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from stemplug import Separator
 from stemplug.cli.program import run
+from stemplug.engine import installed_models
 from stemplug.errors import ModelError
 from tests.conftest import PASSTHROUGH
 
@@ -101,6 +102,47 @@ def test_any_profile_that_fits_separates_songs_of_any_length(tmp_path: Path, goo
     for frames in (1, 900, 5000, 7777):
         noise = np.random.default_rng(0).normal(0, 0.1, (2, frames)).astype(np.float32)
         assert np.abs(separator.separate(noise, 44100).sum() - noise).max() < 1e-6
+
+
+LIVE = """
+[profiles.live.low]
+frames = 16
+hop = 3
+right = 2
+guessed = 2
+bins = 64
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "other"),
+    [
+        ("right = 2", "right = 4"),
+        ("guessed = 2\nbins = 64", "guessed = 2\nbins = 65"),
+        ("hop = 3", "hop = 13"),
+        ("frames = 16", "frames = 17"),
+        ("trim = [0, 0]", "trim = [0, 0]\ncuts.below = [['a']]\ncuts.skip = []"),
+    ],
+)
+def test_a_live_profile_must_fit(tmp_path: Path, good: str, other: str) -> None:
+    text = SPLEETER + LIVE
+    separator = Separator(write_model(tmp_path / "small", network(), text), "live", latency="low", threads=1)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 5000)).astype(np.float32)
+    assert np.abs(separator.separate(noise, 44100).sum() - noise).max() < 1e-6
+    assert good in text
+    with pytest.raises(ModelError, match="do not fit together"):
+        Separator(write_model(tmp_path / "bad", network(), text.replace(good, other)), "live", latency="low")
+
+
+def test_constants_that_the_graph_does_not_have_are_noticed(tmp_path: Path) -> None:
+    source = installed_models()[0].path
+    manifest = (source / "manifest.toml").read_text().replace("integers_", "integer_")
+    folder = tmp_path / "spleeter-2stems"
+    folder.mkdir()
+    (folder / "manifest.toml").write_text(manifest)
+    (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
+    with pytest.raises(ModelError, match="inference failed|do not fit the manifest"):
+        Separator(folder, "live")
 
 
 def test_a_fade_longer_than_a_stride_is_no_trouble(tmp_path: Path) -> None:

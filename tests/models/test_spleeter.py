@@ -61,6 +61,42 @@ def test_what_follows_a_long_pause_comes_out_as_if_it_stood_alone(
         assert np.abs(stems[name][:, -part.shape[1] :] - stem).max() <= 1e-6
 
 
+@pytest.fixture(scope="module", params=["low", "balanced", "high"])
+def live(request: pytest.FixtureRequest) -> Separator:
+    return Separator("spleeter-2stems", "live", latency=request.param)
+
+
+def test_live_what_masks_do_not_need_is_left_out(live: Separator, spleeter: Separator, song: Audio) -> None:
+    """Of the decoder, with other constants in the graph: the masks of the newest frames are bit for bit the same."""
+    profile = live.manifest.profiles["live"][live.latency]
+    used = profile["hop"] + profile["right"] + profile["guessed"]
+    noise = np.random.default_rng(0).normal(0, 9, (2, 64, profile["bins"])).astype(np.float32)
+    whole = spleeter.runner.network(np.abs(noise), (False, False))
+    newest = live.runner.network(np.abs(noise), (True, False))
+    assert used <= newest.shape[2] <= used + 8
+    assert np.array_equal(newest[:, :, -used:], whole[:, :, -used:])
+
+
+def test_live_what_is_not_masked_comes_out_as_it_was(
+    live: Separator, song: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though frames that would reach beyond a window are missing."""
+    run = type(live.runner).network
+
+    def network(self: object, magnitude: Audio, context: tuple[bool, bool]) -> Audio:
+        return np.ones_like(run(self, magnitude, context))
+
+    monkeypatch.setattr(type(live.runner), "network", network)
+    monkeypatch.setattr("stemplug.models.spleeter.extend_mask", lambda masks, bins: np.ones((*masks.shape[:-1], bins)))
+    assert np.abs(live.separate(song, RATE)["vocals"] - song).max() < 1e-6
+
+
+def test_live_stems_lie_where_they_do_offline(live: Separator, spleeter: Separator, song: Audio) -> None:
+    vocals, offline = live.separate(song, RATE)["vocals"], spleeter.separate(song, RATE)["vocals"]
+    best = max(range(-3, 4), key=lambda lag: float(np.sum(np.roll(vocals, lag, axis=1) * offline)))
+    assert best == 0 and np.linalg.norm(vocals - offline) < 0.6 * np.linalg.norm(offline)
+
+
 def test_the_mask_goes_on_above_the_networks_band() -> None:
     masks = np.zeros((1, 3, 1024), np.float32)
     masks[:, 1, 557:] = 0.8
