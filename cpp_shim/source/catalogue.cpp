@@ -13,7 +13,8 @@ namespace {
 using nlohmann::json;
 
 constexpr double kFadeSeconds = 0.010;
-constexpr double kComputeSeconds = 0.030;  // one window in the worker, with what the machine does beside it
+constexpr double kMarginSeconds = 0.002;
+constexpr double kComputeSeconds = 0.037;  // one window in the worker, with what the machine does beside it
 constexpr double kOddRateSeconds = 0.005;  // at rates for which no latency was measured
 constexpr double kMaxSeconds = 600;
 constexpr size_t kMaxRows = 16;
@@ -76,11 +77,15 @@ int64_t fadeFrames(double sample_rate) {
     return std::max<int64_t>(1, std::lround(kFadeSeconds * sample_rate));
 }
 
+int64_t marginFrames(double sample_rate) {
+    return std::max<int64_t>(1, std::lround(kMarginSeconds * sample_rate));
+}
+
 int64_t latencyFrames(const Model& model, Profile profile, double sample_rate, int32_t max_block) {
     const int64_t engine = engineFrames(model.latencies[static_cast<size_t>(profile)], sample_rate);
     const bool live = profile != Profile::kOffline;
     const auto compute = static_cast<int64_t>(std::ceil((live ? kComputeSeconds : 0) * sample_rate));
-    return engine + compute + (live ? max_block : 0) + fadeFrames(sample_rate);
+    return engine + compute + (live ? max_block : 0) + marginFrames(sample_rate);
 }
 
 }  // namespace stemplug

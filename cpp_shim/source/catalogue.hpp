@@ -39,9 +39,13 @@ struct Catalogue {
     static Catalogue read(const std::filesystem::path& file);
 };
 
-// Latency in frames: the engine's, the fade from and to dry, and in real time what computing a window may take and one
-// block, since stems are wanted in whole blocks.
+// Latency in frames: the engine's, the margin, and in real time what computing a window may take and one block, since
+// stems are wanted in whole blocks.
 int64_t latencyFrames(const Model& model, Profile profile, double sample_rate, int32_t max_block);
+
+// Frames by which stems must be ahead: where they end sooner than that, they are faded out over what there is of them,
+// a fade's length at most.
+int64_t marginFrames(double sample_rate);
 
 // Frames of a fade or ramp.
 int64_t fadeFrames(double sample_rate);

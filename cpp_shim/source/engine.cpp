@@ -60,6 +60,7 @@ Engine::Engine(Setup setup, const Values& values)
       values_(values),
       latency_(setup_.model ? latencyFrames(*setup_.model, setup_.profile, setup_.sample_rate, setup_.max_block) : 0),
       fade_(fadeFrames(setup_.sample_rate)),
+      margin_(marginFrames(setup_.sample_rate)),
       forks_(forkCount()),
       history_(setup_.channels, latency_ + static_cast<Frame>(kStallSeconds * setup_.sample_rate) + 2 * kChunk,
                setup_.profile != Profile::kOffline) {
@@ -173,7 +174,7 @@ void Engine::pump(Frame end) {
     }
 }
 
-// Offline: until the stems are there up to frame `end`, and as far as a fade beyond it.
+// Offline: until the stems are there up to frame `end`, and as far as the margin beyond it.
 void Engine::wait(Frame end) {
     if (!link_ || forked() || sound_ < 0 || gave_up_ || end + fade_ <= sound_) return;
     auto limit = Clock::now() + kPatience;
@@ -183,7 +184,7 @@ void Engine::wait(Frame end) {
         pump(now_);
         Segment* current = segment();
         const bool alive = current && current->alive;
-        if (alive && current->stems().ready >= end + fade_) return;
+        if (alive && current->stems().ready >= end + margin_) return;
         if (alive && !nudged) link_->nudge();
         nudged |= alive;
         const uint64_t now = alive ? current->header().heartbeat.load(std::memory_order_relaxed) : 0;
@@ -200,8 +201,9 @@ void Engine::wait(Frame end) {
 void Engine::fade(Frame at, Frame frames) {
     Segment* current = segment();
     const auto [from, ready] = current ? current->stems() : Segment::Range{0, 0};
-    const bool wanted = current && from <= std::max<Frame>(at, 0) && ready >= at + frames + fade_;
+    const bool wanted = current && from <= std::max<Frame>(at, 0) && ready >= at + frames + margin_;
     fade_out_ = wanted ? at + frames : from <= at ? std::max(at, ready - fade_) : at;
+    fade_out_frames_ = std::clamp<Frame>(ready - fade_out_, 1, fade_);
     if (wanted) wet_.aim(1, fade_);
     const bool silent = sound_ < 0 || at + frames + fade_ <= sound_;
     if (silent) wet_.jump(wanted ? 1.0f : 0.0f);  // nothing sounds: no fade is needed
@@ -237,7 +239,7 @@ void Engine::mix(Chunk& chunk, Frame at) {
 
     const size_t estimated = rows_.size() / channels;
     for (Frame frame = 0; frame < chunk.frames; ++frame) {
-        if (at + frame == fade_out_) wet_.aim(0, fade_);
+        if (at + frame == fade_out_) wet_.aim(0, fade_out_frames_);
         const float bypass = bypass_.next(), wet = wet_.next() * (1 - bypass);
         const float output = bypass + (1 - bypass) * output_.next();
         std::array<float, kStems> gain, heard;

@@ -112,14 +112,15 @@ private:
 
     const Setup setup_;
     const Values& values_;
-    const Frame latency_, fade_;
+    const Frame latency_, fade_, margin_;
     const uint32_t forks_;
     History history_;
     std::unique_ptr<Link> link_;
 
-    Frame now_ = 0;         // frames of input so far
-    Frame block_ = 0;       // where the host's block began
-    Frame sound_ = -1;      // first frame that was not silent
+    Frame now_ = 0;     // frames of input so far
+    Frame block_ = 0;   // where the host's block began
+    Frame sound_ = -1;  // first frame that was not silent
+    Frame fade_out_frames_ = 1;
     Frame fade_out_ = 0;    // where the stems must be faded out
     bool waiting_ = false;  // for stems, in this block
     bool gave_up_ = false;  // waiting, until the worker is back

@@ -95,7 +95,8 @@ void parameterInfos(Check& check) {
         expect(info.defaultNormalizedValue >= 0 && info.defaultNormalizedValue <= 1, "the default is not in 0..1");
         expect(units.count(info.unitId) > 0, "unknown unit");
         expect(!(has(ParameterInfo::kCanAutomate) && has(ParameterInfo::kIsReadOnly)), "read-only and automatable");
-        if (has(ParameterInfo::kIsList) && info.stepCount == 0) check.note(title, " is a list of one: hosts show a knob");
+        if (has(ParameterInfo::kIsList) && info.stepCount == 0)
+            check.note(title, " is a list of one: hosts show a knob");
         expect(!has(ParameterInfo::kIsProgramChange), "program changes are not expected");
         expect(!has(ParameterInfo::kIsBypass) || (info.stepCount == 1 && has(ParameterInfo::kCanAutomate)),
                "bypass is a switch that can be automated");
@@ -116,8 +117,9 @@ void parameterValues(Check& check) {
     for (const auto& info : plugin.parameters()) {
         const int32 steps = info.stepCount;
         const auto name = text("parameter ", info.id, " at ");
-        for (int i = 0; i <= (steps > 0 ? steps : 100); ++i) {
-            const ParamValue value = i / static_cast<double>(steps > 0 ? steps : 100);
+        const int32 parts = steps > 0 ? steps : info.flags & ParameterInfo::kIsList ? 1 : 100;
+        for (int i = 0; i <= (steps > 0 || parts == 100 ? parts : 0); ++i) {  // of a list of one only the first value
+            const ParamValue value = i / static_cast<double>(parts);
             const ParamValue plain = controller.normalizedParamToPlain(info.id, value);
             const ParamValue back = controller.plainParamToNormalized(info.id, plain);
             check.expect(std::abs(back - value) <= kClose, name, value, ": plain and back gives ", back);

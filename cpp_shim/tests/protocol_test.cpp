@@ -3,6 +3,8 @@
 // Holds the plugin's side of PROTOCOL.md to the bytes in golden/, and feeds it what is no protocol.
 // protocol_test GOLDEN_FOLDER [--write] [--fuzz ROUNDS]
 
+#include "../source/protocol.hpp"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -16,7 +18,6 @@
 #include <random>
 #include <string>
 
-#include "../source/protocol.hpp"
 #include "../source/segment.hpp"
 
 namespace {

@@ -32,7 +32,8 @@ void clear() {}
 // operator new is not among them: it calls malloc.
 #define FUNCTIONS(X)                                                                                                   \
     X(malloc)                                                                                                          \
-    X(calloc) X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(pthread_mutex_lock)  \
+    X(calloc)                                                                                                          \
+    X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(pthread_mutex_lock)            \
         X(pthread_mutex_trylock) X(pthread_mutex_timedlock) X(pthread_mutex_clocklock) X(pthread_mutex_unlock)         \
             X(pthread_spin_lock) X(pthread_rwlock_rdlock) X(pthread_rwlock_wrlock) X(pthread_rwlock_tryrdlock)         \
                 X(pthread_rwlock_trywrlock) X(pthread_rwlock_unlock) X(pthread_cond_wait) X(pthread_cond_timedwait) X( \

@@ -178,6 +178,14 @@ class StemStream:
         pending = self._pending if self._channels else ()
         return next((len(pending) - done for done, future in enumerate(pending) if not future.done()), 0)
 
+    @property
+    def frames_wanted(self) -> int:
+        """About how many frames must still come before the next window can begin."""
+        if not self._channels:
+            return 0
+        missing = self._known() - self._input.end
+        return max(0, math.ceil(missing * self.sample_rate / self._manifest.sample_rate))
+
     def cancel(self) -> None:
         """Drop the windows that have not begun."""
         for future in self._pending if self._channels else ():
@@ -220,10 +228,14 @@ class StemStream:
             for hop in hops:
                 self._start(hop)
 
+    def _known(self) -> int:
+        """The end of the input that the next whole window needs."""
+        geometry = self._runner.geometry
+        return self._covered + geometry.hop + geometry.fade + geometry.right + self._level.look_ahead
+
     def _next_hops(self, last: bool) -> list[int]:
         """The windows that can begin now: whole ones, but short ones up to where the song ends or silence sets in."""
-        geometry, covered = self._runner.geometry, self._covered
-        known = covered + geometry.hop + geometry.fade + geometry.right + self._level.look_ahead
+        geometry, covered, known = self._runner.geometry, self._covered, self._known()
         if last:
             known = min(known, self._input_frames)
         elif known > self._input.end:

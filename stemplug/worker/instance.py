@@ -61,6 +61,13 @@ class Instance(Closing):
         return self._taken >= 0
 
     @property
+    def until_due(self) -> float:
+        """Seconds of input until the next live window can begin; endless while none comes or nobody waits for it."""
+        if not self._live or not self.begun or time.monotonic() - self._moved > PAUSE_SECONDS:
+            return float("inf")
+        return self._stream.frames_wanted / self._rate
+
+    @property
     def capturing(self) -> bool:
         """Whether closing takes a while, since stems are still to be written."""
         return self._captures.busy

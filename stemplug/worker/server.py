@@ -44,9 +44,9 @@ log = logging.getLogger("stemplug.worker")
 IDLE_SECONDS = float(os.environ.get("STEMPLUG_WORKER_IDLE") or 60)
 MAX_CONNECTIONS = 512
 GREETING_SECONDS = 5.0
-LIVE_THREADS = 2
-"""Of one live window: it is wanted soon."""
-_BUSY_POLL, _CALM_POLL, _IDLE_POLL = 0.003, 0.03, 0.25
+_DUE_POLL, _BUSY_POLL, _CALM_POLL, _IDLE_POLL = 0.001, 0.005, 0.03, 0.25
+_DUE_WITHIN = 0.015
+"""Seconds before a live window can begin, from when on its input is looked for often: hosts send it in blocks."""
 _CALM_AFTER = 1.0
 _BEAT = 0.1
 _STUCK = 120.0
@@ -72,8 +72,7 @@ class Models:
     def _load(request: Open) -> Separator:
         # By name only: a path of the plugin's choice is none of its business.
         name = model_info(request.model if os.sep not in request.model else "").name
-        threads = usable_threads() if request.profile == "offline" else min(LIVE_THREADS, usable_threads())
-        return Separator(name, request.profile, threads, latency=request.latency)
+        return Separator(name, request.profile, latency=request.latency)
 
 
 class Client(Closing):
@@ -235,12 +234,16 @@ class Server(Closing):
             if now - beat > _BEAT:
                 beat = now
                 self._beat(now)
-            calm = now - last > _CALM_AFTER
-            pause = 0.0 if busy else _IDLE_POLL if not self._begun() else _CALM_POLL if calm else _BUSY_POLL
-            self._listen(pause)
+            self._listen(0.0 if busy else self._pause(now - last))
 
-    def _begun(self) -> bool:
-        return any(client.opened for client in self._clients.values())
+    def _pause(self, calm: float) -> float:
+        """How long to wait for a frame before instances are looked at again; ``calm`` seconds nothing has happened."""
+        if not any(client.opened for client in self._clients.values()):
+            return _IDLE_POLL
+        due = (client.instance.until_due for client in self._clients.values() if client.instance)
+        if min(due, default=float("inf")) < _DUE_WITHIN:
+            return _DUE_POLL
+        return _CALM_POLL if calm > _CALM_AFTER else _BUSY_POLL
 
     def _step(self) -> bool:
         busy = False

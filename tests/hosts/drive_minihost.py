@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import minihost
 import numpy as np
 
 from tests.hosts.buses import BUSES
-from tests.hosts.driver import Audio, Result, serve
+from tests.hosts.driver import Audio, Others, Result, serve
 
 
 def load(bundle: str, rate: int, block: int) -> minihost.Plugin:
@@ -23,13 +24,14 @@ def status(plugin: minihost.Plugin) -> str:
     return str(plugin.param_to_text(number, plugin.get_param(number)))
 
 
-def play(bundle: str, audio: Audio, rate: int, block: int) -> Result:
+def play(bundle: str, audio: Audio, rate: int, block: int, runtime: str) -> Result:
     """Play in realtime, in blocks that come when they would from a sound card, with the transport running."""
     plugin = load(bundle, rate, block)
     blocks = audio.shape[1] // block
     output = np.zeros((2 * len(BUSES), blocks * block), np.float32)
     heard = np.zeros((2 * len(BUSES), block), np.float32)
     seen, busy = [], []
+    others = Others(Path(runtime))
     start = time.perf_counter()
     for number in range(blocks):
         at = number * block
@@ -41,10 +43,8 @@ def play(bundle: str, audio: Audio, rate: int, block: int) -> Result:
         busy.append(time.perf_counter() - before)
         output[:, at : at + block] = heard
         seen.append(status(plugin))
-    print("longest process():", max(busy), "of", block / rate)
-    changes = [(0, seen[0])] + [(n, b) for n, (a, b) in enumerate(zip(seen, seen[1:], strict=False), 1) if a != b]
-    print("status:", [(number * block / rate, text) for number, text in changes])
-    return {"output": output, "status": seen, "latency": plugin.latency_samples, "busy": busy}
+    print("longest process():", max(busy), "of", block / rate, "load of others:", others.load())
+    return {"output": output, "status": seen, "latency": plugin.latency_samples, "others": others.load()}
 
 
 def render(bundle: str, audio: Audio, rate: int, block: int, positions: list[int], activate: bool) -> Result:

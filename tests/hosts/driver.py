@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,25 @@ def workers(runtime: Path) -> list[int]:
         if b"stemplug.worker" in command and os.fsencode(f"STEMPLUG_RUNTIME_DIR={runtime}") in environment:
             found.append(int(process.name))
     return found
+
+
+class Others:
+    """How much of a processor all else on the machine takes, beside this process and the plugin's worker."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._runtime = runtime
+        self._start = time.monotonic()
+        self._before = self._ticks()
+
+    def load(self) -> float:
+        """Since this object was made; 1 is one whole core."""
+        passed = time.monotonic() - self._start
+        return max(0.0, (self._ticks() - self._before) / os.sysconf("SC_CLK_TCK") / passed)
+
+    def _ticks(self) -> int:
+        cpu = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        busy = sum(cpu[:8]) - cpu[3] - cpu[4]  # all but idle and waiting for disks; stolen time counts
+        for process in [os.getpid(), *workers(self._runtime)]:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            busy -= int(fields[11]) + int(fields[12])
+        return busy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -18,39 +17,50 @@ pytestmark = pytest.mark.hosts
 SongAt = Callable[..., Audio]
 StemsAt = Callable[..., dict[str, Audio]]
 
-SECONDS = float(os.environ.get("STEMPLUG_PLAY_SECONDS", "20"))
-"""How long is played in realtime; the long form takes 60."""
 ATTEMPTS = 3
-"""What else runs on the machine makes blocks late as well."""
+QUIET = 0.2
+"""Of one core: where others take more, blocks that are late tell nothing."""
 
 
-@pytest.mark.timeout(ATTEMPTS * (SECONDS + 60) + 60)
-@pytest.mark.parametrize(("rate", "block"), [(48000, 512), (44100, 256)])
-def test_in_realtime_the_buses_sum_to_the_input_and_no_block_is_late(
-    hosts: Hosts, song_at: SongAt, stems_at: StemsAt, rate: int, block: int
-) -> None:
-    song = song_at(rate, SECONDS)
-    late = []
-    for _ in range(ATTEMPTS):
-        result = hosts.run("minihost", "play", SECONDS + 60, audio=song, rate=rate, block=block)
-        latency, frames = int(result["latency"]), result["output"].shape[1]
-        assert 0.1 * rate <= latency <= 0.25 * rate
-        delayed = np.concatenate([np.zeros((2, latency), np.float32), song], axis=1)[:, :frames]
-        bus = by_bus(result["output"])
-        assert peak(bus["Mix"] - delayed) <= 1e-6
-        assert peak(sum(bus[name] for name in BUSES[1:]) - delayed) <= 1e-6
-        assert not any(bus[name].any() for name in ("Drums", "Bass", "Guitar", "Piano"))
+def play(hosts: Hosts, song: Audio, stems: dict[str, Audio], rate: int, block: int) -> tuple[int, float]:
+    """Play the song in realtime; returns how many blocks had no stems, and the load of others meanwhile."""
+    seconds = song.shape[1] / rate
+    result = hosts.run("minihost", "play", seconds + 60, audio=song, rate=rate, block=block, runtime=str(hosts.runtime))
+    latency, frames = int(result["latency"]), result["output"].shape[1]
+    assert 0.1 * rate <= latency <= 0.25 * rate
+    delayed = np.concatenate([np.zeros((2, latency), np.float32), song], axis=1)[:, :frames]
+    bus = by_bus(result["output"])
+    assert peak(bus["Mix"] - delayed) <= 1e-6
+    assert peak(sum(bus[name] for name in BUSES[1:]) - delayed) <= 1e-6
+    assert not any(bus[name].any() for name in ("Drums", "Bass", "Guitar", "Piano"))
 
-        status = list(result["status"])
-        ready = status.index("ready")
-        assert ready * block / rate < 5
-        late.append(len(status) - ready - status[ready:].count("ready"))
+    status = list(result["status"])
+    assert "ready" in status
+    ready = status.index("ready")
+    assert ready * block / rate < 5
+    late = len(status) - ready - status[ready:].count("ready")
+    if not late:
         settled = ready * block + 3 * rate  # the network's context is full of song by then
-        live = stems_at(rate, SECONDS, "live")["Vocals"][:, settled - latency : frames - latency]
-        if not late[-1]:
-            assert below_db(bus["Vocals"][:, settled:] - live, live) >= 20
+        live = stems["Vocals"][:, settled - latency : frames - latency]
+        assert below_db(bus["Vocals"][:, settled:] - live, live) >= 20
+    return late, float(result["others"])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("rate", "block", "seconds"),
+    [(48000, 512, 20.0), (44100, 256, 20.0), pytest.param(48000, 512, 60.0, marks=pytest.mark.slow)],
+)
+def test_in_realtime_the_buses_sum_to_the_input_and_no_block_is_late(
+    hosts: Hosts, song_at: SongAt, stems_at: StemsAt, rate: int, block: int, seconds: float
+) -> None:
+    song, stems = song_at(rate, seconds), stems_at(rate, seconds, "live")
+    for _ in range(ATTEMPTS):
+        late, others = play(hosts, song, stems, rate, block)
+        if late == 0:
             return
-    pytest.fail(f"blocks without stems: {late}, each of {result['output'].shape[1] // block}")
+        assert others > QUIET, f"{late} blocks without stems"
+    pytest.skip(f"the machine is busy: {others:.0%} of a core beside the test")
 
 
 @pytest.mark.parametrize("profile", ["offline", "live"])
