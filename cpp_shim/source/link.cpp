@@ -22,6 +22,12 @@ constexpr auto kFirstPause = 200ms, kLongestPause = 2000ms;
 constexpr double kInputSeconds = 2.5;  // that the input may queue before the worker takes it
 constexpr Frame kOutputSlack = 1 << 16;
 
+// Whatever ends a connection, its segment is dead.
+struct Abandon {
+    Segment& segment;
+    ~Abandon() { segment.alive = false; }
+};
+
 }  // namespace
 
 Link::Link(Request request) : request_(std::move(request)), forks_(forkCount()), heard_(!request_.on_demand) {
@@ -129,14 +135,13 @@ bool Link::serve() {
         {"output_capacity", shape.output_capacity},
         {"name", request_.name},
     };
+    const Abandon abandon{segment};
     if (!connection->send(encodeFrame(open), segment.fd())) throw ProtocolError("the worker hung up");
     expect(*connection, "opened", kLoading);
     while (incoming_.load() && !stopping()) waker_.waitFor(kTick);  // never replaced: see take()
     incoming_ = &segment;
     failing_ = false;
-    const bool served = watch(*connection, segment);
-    segment.alive = false;
-    return served;
+    return watch(*connection, segment);
 }
 
 bool Link::watch(Connection& connection, Segment& segment) {

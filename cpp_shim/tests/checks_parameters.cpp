@@ -18,7 +18,9 @@ namespace {
 
 constexpr double kClose = 1e-6;
 
-bool isWritable(const ParameterInfo& info) { return (info.flags & ParameterInfo::kIsReadOnly) == 0; }
+bool isWritable(const ParameterInfo& info) {
+    return (info.flags & ParameterInfo::kIsReadOnly) == 0;
+}
 
 const ParameterInfo* bypassOf(const std::vector<ParameterInfo>& all) {
     for (const auto& info : all)

@@ -15,7 +15,9 @@ namespace host {
 
 namespace {
 
-float nothing(int64, int32) { return 0; }
+float nothing(int64, int32) {
+    return 0;
+}
 
 void blockSizes(Check& check) {
     Plugin plugin(check.module);

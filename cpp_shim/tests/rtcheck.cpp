@@ -5,10 +5,14 @@
 #ifdef RTCHECK_OFF
 
 namespace rtcheck {
-Means prepareThread() { return {}; }
+Means prepareThread() {
+    return {};
+}
 void enter() {}
 void leave() {}
-std::vector<Finding> findings() { return {}; }
+std::vector<Finding> findings() {
+    return {};
+}
 void clear() {}
 }  // namespace rtcheck
 
@@ -30,37 +34,27 @@ void clear() {}
 #include <memory>
 
 // operator new is not among them: it calls malloc.
-#define FUNCTIONS(X)                                                                                                   \
-    X(malloc)                                                                                                          \
-    X(calloc)                                                                                                          \
-    X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(pthread_mutex_lock)            \
-        X(pthread_mutex_trylock) X(pthread_mutex_timedlock) X(pthread_mutex_clocklock) X(pthread_mutex_unlock)         \
-            X(pthread_spin_lock) X(pthread_rwlock_rdlock) X(pthread_rwlock_wrlock) X(pthread_rwlock_tryrdlock)         \
-                X(pthread_rwlock_trywrlock) X(pthread_rwlock_unlock) X(pthread_cond_wait) X(pthread_cond_timedwait) X( \
-                    pthread_cond_clockwait) X(pthread_cond_signal) X(pthread_cond_broadcast) X(pthread_barrier_wait)   \
-                    X(pthread_once) X(pthread_create) X(pthread_join) X(pthread_detach) X(sem_wait) X(sem_trywait)     \
-                        X(sem_timedwait) X(sem_clockwait) X(sem_post) X(syscall) X(read) X(write) X(pread) X(pwrite)   \
-                            X(readv) X(writev) X(send) X(sendto) X(sendmsg) X(recv) X(recvfrom) X(recvmsg) X(poll)     \
-                                X(ppoll) X(select) X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_ctl) X(eventfd)     \
-                                    X(eventfd_read) X(eventfd_write) X(timerfd_settime) X(open) X(open64) X(openat) X( \
-                                        openat64) X(close) X(ioctl) X(fcntl) X(fcntl64) X(lseek) X(lseek64) X(fsync)   \
-                                        X(ftruncate) X(ftruncate64) X(access) X(stat) X(fstat) X(unlink) X(rename)     \
-                                            X(mkdir) X(opendir) X(readdir) X(memfd_create) X(shm_open) X(mmap)         \
-                                                X(mmap64) X(munmap) X(mremap) X(madvise) X(mprotect) X(mlock) X(msync) \
-                                                    X(nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(sched_yield)  \
-                                                        X(dlopen) X(dlclose) X(fopen) X(fopen64) X(fdopen) X(fclose)   \
-                                                            X(fread) X(fwrite) X(fputs) X(puts) X(putchar) X(fputc)    \
-                                                                X(fflush) X(printf) X(fprintf) X(vprintf) X(vfprintf)  \
-                                                                    X(__printf_chk) X(__fprintf_chk) X(__vfprintf_chk) \
-                                                                        X(perror) X(syslog) X(getaddrinfo) X(socket)   \
-                                                                            X(socketpair) X(connect) X(bind) X(listen) \
-                                                                                X(accept) X(accept4) X(shutdown)       \
-                                                                                    X(pipe) X(pipe2) X(dup) X(dup2) X( \
-                                                                                        fork) X(vfork) X(execve)       \
-                                                                                        X(posix_spawn) X(posix_spawnp) \
-                                                                                            X(waitpid) X(kill)         \
-                                                                                                X(pthread_kill)        \
-                                                                                                    X(raise)
+// clang-format off
+#define FUNCTIONS(X) \
+    X(malloc) X(calloc) X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) \
+    X(pthread_mutex_lock) X(pthread_mutex_trylock) X(pthread_mutex_timedlock) X(pthread_mutex_clocklock) \
+    X(pthread_mutex_unlock) X(pthread_spin_lock) X(pthread_rwlock_rdlock) X(pthread_rwlock_wrlock) \
+    X(pthread_rwlock_tryrdlock) X(pthread_rwlock_trywrlock) X(pthread_rwlock_unlock) X(pthread_cond_wait) \
+    X(pthread_cond_timedwait) X(pthread_cond_clockwait) X(pthread_cond_signal) X(pthread_cond_broadcast) \
+    X(pthread_barrier_wait) X(pthread_once) X(pthread_create) X(pthread_join) X(pthread_detach) X(sem_wait) \
+    X(sem_trywait) X(sem_timedwait) X(sem_clockwait) X(sem_post) X(syscall) X(read) X(write) X(pread) X(pwrite) \
+    X(readv) X(writev) X(send) X(sendto) X(sendmsg) X(recv) X(recvfrom) X(recvmsg) X(poll) X(ppoll) X(select) \
+    X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_ctl) X(eventfd) X(eventfd_read) X(eventfd_write) \
+    X(timerfd_settime) X(open) X(open64) X(openat) X(openat64) X(close) X(ioctl) X(fcntl) X(fcntl64) X(lseek) \
+    X(lseek64) X(fsync) X(ftruncate) X(ftruncate64) X(access) X(stat) X(fstat) X(unlink) X(rename) X(mkdir) \
+    X(opendir) X(readdir) X(memfd_create) X(shm_open) X(mmap) X(mmap64) X(munmap) X(mremap) X(madvise) X(mprotect) \
+    X(mlock) X(msync) X(nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(sched_yield) X(dlopen) X(dlclose) \
+    X(fopen) X(fopen64) X(fdopen) X(fclose) X(fread) X(fwrite) X(fputs) X(puts) X(putchar) X(fputc) X(fflush) \
+    X(printf) X(fprintf) X(vprintf) X(vfprintf) X(__printf_chk) X(__fprintf_chk) X(__vfprintf_chk) X(perror) \
+    X(syslog) X(getaddrinfo) X(socket) X(socketpair) X(connect) X(bind) X(listen) X(accept) X(accept4) X(shutdown) \
+    X(pipe) X(pipe2) X(dup) X(dup2) X(fork) X(vfork) X(execve) X(posix_spawn) X(posix_spawnp) X(waitpid) X(kill) \
+    X(pthread_kill) X(raise)
+// clang-format on
 
 namespace {
 

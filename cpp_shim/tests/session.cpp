@@ -54,7 +54,9 @@ Session::Session(Plugin& plugin, const Setup& setup)
     activate();
 }
 
-Session::~Session() { deactivate(); }
+Session::~Session() {
+    deactivate();
+}
 
 void Session::activate() {
     if (plugin.component->setActive(true) != kResultOk) throw std::runtime_error("setActive(true) refused");
