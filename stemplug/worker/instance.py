@@ -112,12 +112,12 @@ class Instance(Closing):
             self._begin()
         if self._stream.in_flight >= MAX_IN_FLIGHT:
             return False
-        start, written = self._segment.start, self._segment.written
+        start = self._segment.start
         if self._taken < start:  # silence, which the plugin did not send
             stop = min(start, self._taken + MOST)
             block = np.zeros((self._channels, stop - self._taken), np.float32)
         else:
-            stop = min(written, self._taken + MOST)
+            stop = min(self._segment.written(self._taken), self._taken + MOST)
             if stop == self._taken:
                 if self._captures.busy and time.monotonic() - self._moved > PAUSE_SECONDS:
                     self._captures.pause()

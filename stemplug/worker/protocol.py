@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from stemplug.errors import WorkerError
 
@@ -49,6 +49,12 @@ class Open(_Message):
     input_capacity: Annotated[int, Field(ge=1, le=1 << 28)]
     output_capacity: Annotated[int, Field(ge=1, le=1 << 28)]
     name: Annotated[str, Field(max_length=256)]
+
+    @model_validator(mode="after")
+    def _check_latency(self) -> Self:
+        if (self.latency is None) == (self.profile == "live"):
+            raise ValueError("live needs a latency, offline has none")
+        return self
 
 
 class Wake(_Message):

@@ -73,10 +73,12 @@ class Segment(Closing):
         """Frame from which on there was silence until `start`."""
         return int(self._longs[_ORIGIN])
 
-    @property
-    def written(self) -> int:
-        """End of the input."""
-        return int(self._longs[_WRITTEN])
+    def written(self, taken: int) -> int:
+        """End of the input, of which ``taken`` was taken; raises `ProtocolError` where there was no room for it."""
+        end = int(self._longs[_WRITTEN])
+        if not 0 <= end - taken <= self._input_capacity:
+            raise ProtocolError(f"input up to frame {end}, of which {taken} were taken")
+        return end
 
     @property
     def wanted(self) -> int:
@@ -90,8 +92,6 @@ class Segment(Closing):
 
     def take(self, start: int, stop: int) -> Audio:
         """Return frames ``[start, stop)`` of the input, ``(channels, frames)``, and give their room back."""
-        if not 0 <= stop - start <= self._input_capacity:
-            raise ProtocolError("more input than there is room for")
         audio = np.empty((self._channels, stop - start), np.float32)
         for channel, row in enumerate(audio):
             for part, at in self._pieces(row, start, HEADER_BYTES, channel, self._input_capacity):
