@@ -15,6 +15,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPatience = 10s;  // without progress
 constexpr auto kNap = 200us;
+constexpr double kLateSeconds = 1.0;   // that the first stems of a stream may take
+constexpr double kHoldSeconds = 0.5;   // for which the status tells of stems that were late
 constexpr double kStallSeconds = 2.0;  // that the worker may be behind before it has to begin anew
 
 bool isSilent(const float* samples, Frame frames) {
@@ -120,7 +122,7 @@ Segment* Engine::segment() {
 // Keeps the input and notices its first sound.
 void Engine::listen(const Chunk& chunk) {
     for (size_t channel = 0; channel < setup_.channels; ++channel) {
-        const float* input = chunk.inputs[channel] ? chunk.inputs[channel] : silence_[0].data();
+        const float* input = chunk.inputs[channel] ? chunk.inputs[channel] : silence_.data();
         history_.write(now_, channel, input, chunk.frames);
         if (sound_ < 0 && !isSilent(input, chunk.frames)) sound_ = now_;
     }
@@ -137,6 +139,9 @@ void Engine::begin(Segment& segment) {
     else
         segment.begin(start, start);
     gave_up_ = false;
+    begun_ = now_;
+    late_ = -1;
+    was_ready_ = false;
 }
 
 // Notes where the transport does something else than go on.
@@ -211,12 +216,17 @@ void Engine::fade(Frame at, Frame frames) {
 }
 
 void Engine::judge(bool wanted) {
-    was_ready_ |= wanted;
     const Segment* current = segment();
+    const bool alive = current && current->alive;
+    const auto frames = [this](double seconds) { return static_cast<Frame>(seconds * setup_.sample_rate); };
     if (wanted)
-        status_ = Status::kReady;
-    else if (current && current->alive && was_ready_)
+        was_ready_ = true;
+    else if (alive && (was_ready_ || now_ - begun_ > latency_ + frames(kLateSeconds)))
+        late_ = now_;
+    if (late_ >= 0 && alive && now_ - late_ <= frames(kHoldSeconds))
         status_ = Status::kOverloaded;
+    else if (wanted)
+        status_ = Status::kReady;
     else if (!link_ || forked() || link_->failing() || gave_up_)
         status_ = Status::kDry;
     else
@@ -224,57 +234,91 @@ void Engine::judge(bool wanted) {
 }
 
 void Engine::mix(Chunk& chunk, Frame at) {
+    const Frame frames = chunk.frames;
+    readStems(at, frames);
+    fillRamps(at, frames);
+    for (size_t channel = 0; channel < setup_.channels; ++channel) mixChannel(chunk, channel);
+}
+
+// The delayed input and the stems of [at, at + frames); what is before frame 0 is silent.
+void Engine::readStems(Frame at, Frame frames) {
+    for (size_t channel = 0; channel < setup_.channels; ++channel)
+        history_.read(at, channel, frames, dry_[channel].data());
     Segment* current = segment();
-    const bool stems = current && (wet_.value() > 0 || fade_out_ == at + chunk.frames);
-    const size_t channels = setup_.channels;
-    for (size_t channel = 0; channel < channels; ++channel)
-        history_.read(at, channel, chunk.frames, dry_[channel].data());
+    const bool wanted = current && (wet_.value() > 0 || fade_out_ == at + frames);
+    const Frame before = wanted ? std::clamp<Frame>(-at, 0, frames) : frames;
     for (size_t row = 0; row < rows_.size(); ++row) {
-        const Frame before = stems ? std::clamp<Frame>(-at, 0, chunk.frames) : chunk.frames;
         std::fill_n(rows_[row].data(), before, 0.0f);
-        if (before < chunk.frames)
-            current->read(static_cast<uint32_t>(row), at + before, chunk.frames - before, rows_[row].data() + before);
+        if (before < frames)
+            current->read(static_cast<uint32_t>(row), at + before, frames - before, rows_[row].data() + before);
     }
-    if (current) current->release(at + chunk.frames);
+    if (current) current->release(at + frames);
+}
 
-    const size_t estimated = rows_.size() / channels;
-    for (Frame frame = 0; frame < chunk.frames; ++frame) {
-        if (at + frame == fade_out_) wet_.aim(0, fade_out_frames_);
-        const float bypass = bypass_.next(), wet = wet_.next() * (1 - bypass);
-        const float output = bypass + (1 - bypass) * output_.next();
-        std::array<float, kStems> gain, heard;
-        for (size_t stem = 0; stem < kStems; ++stem) {
-            gain[stem] = gain_[stem].next();
-            heard[stem] = heard_[stem].next();
-        }
-        for (size_t channel = 0; channel < channels; ++channel) {
-            const float dry = dry_[channel][static_cast<size_t>(frame)];
-            std::array<float, kStems> stem{};
-            float rest = dry;
-            for (size_t row = 0; row < estimated; ++row) {
-                const float sample = rows_[row * channels + channel][static_cast<size_t>(frame)];
-                stem[setup_.model->rows[row]] += sample;
-                rest -= sample;
-            }
-            stem[setup_.model ? setup_.model->residual : kOther] += rest;
-
-            float sum = 0;
-            std::array<float, kBuses> bus;
-            for (size_t k = 0; k < kStems; ++k) {
-                const float share = gain[k] * stem[k];
-                sum += heard[k] * share;
-                bus[1 + k] = wet * share;
-            }
-            bus[1 + kOther] += (1 - wet) * (bypass + (1 - bypass) * gain[kOther]) * dry;
-            bus[0] = output * (wet * sum + (1 - wet) * dry);
-            for (size_t k = 0; k < kBuses; ++k) {
-                for (size_t c = channel; c < kChannels; c += channels) {  // one channel goes to both
-                    if (float* out = chunk.outputs[k][c]) out[frame] = bus[k];
-                    chunk.sounds[k][c] |= bus[k] != 0;
-                }
-            }
-        }
+void Engine::fillRamps(Frame at, Frame frames) {
+    const Frame until = std::clamp<Frame>(fade_out_ - at, 0, frames);
+    wet_.fill(wet_now_.data(), until);
+    if (until < frames) wet_.aim(0, fade_out_frames_);
+    wet_.fill(wet_now_.data() + until, frames - until);
+    bypass_.fill(bypass_now_.data(), frames);
+    output_.fill(output_now_.data(), frames);
+    for (size_t stem = 0; stem < kStems; ++stem) {
+        gain_[stem].fill(gain_now_[stem].data(), frames);
+        heard_[stem].fill(heard_now_[stem].data(), frames);
     }
+    for (size_t i = 0; i < static_cast<size_t>(frames); ++i) {  // bypassed: dry, at the gain of the input
+        wet_now_[i] *= 1 - bypass_now_[i];
+        output_now_[i] = bypass_now_[i] + (1 - bypass_now_[i]) * output_now_[i];
+    }
+}
+
+// Loops over frames inside, so that they become vector instructions.
+void Engine::mixChannel(Chunk& chunk, size_t channel) {
+    const auto frames = static_cast<size_t>(chunk.frames);
+    const Samples& dry = dry_[channel];
+    std::array<bool, kStems> sounds{};
+    const auto add = [&](size_t stem, const Samples& samples) {
+        if (sounds[stem])
+            for (size_t i = 0; i < frames; ++i) stem_[stem][i] += samples[i];
+        else
+            std::copy_n(samples.data(), frames, stem_[stem].data());
+        sounds[stem] = true;
+    };
+    std::copy_n(dry.data(), frames, rest_.data());
+    for (size_t row = 0; row * setup_.channels < rows_.size(); ++row) {
+        const Samples& samples = rows_[row * setup_.channels + channel];
+        add(setup_.model->rows[row], samples);
+        for (size_t i = 0; i < frames; ++i) rest_[i] -= samples[i];
+    }
+    add(setup_.model ? setup_.model->residual : kOther, rest_);
+
+    const auto put = [&](size_t bus, const Samples& samples) {
+        const bool silent = isSilent(samples.data(), chunk.frames);
+        for (size_t c = channel; c < kChannels; c += setup_.channels) {  // one channel goes to both
+            if (float* out = chunk.outputs[bus][c]) std::copy_n(samples.data(), frames, out);
+            chunk.sounds[bus][c] |= !silent;
+        }
+    };
+    std::fill_n(sum_.data(), frames, 0.0f);
+    for (size_t stem = 0; stem < kStems; ++stem) {
+        if (!sounds[stem] && stem != kOther) {
+            put(1 + stem, silence_);
+            continue;
+        }
+        const Samples &gain = gain_now_[stem], &heard = heard_now_[stem];
+        if (!sounds[stem]) stem_[stem] = silence_;
+        for (size_t i = 0; i < frames; ++i) {
+            const float share = gain[i] * stem_[stem][i];
+            sum_[i] += heard[i] * share;
+            bus_[i] = wet_now_[i] * share;
+        }
+        if (stem == kOther)  // dry, in fallback
+            for (size_t i = 0; i < frames; ++i)
+                bus_[i] += (1 - wet_now_[i]) * (bypass_now_[i] + (1 - bypass_now_[i]) * gain[i]) * dry[i];
+        put(1 + stem, bus_);
+    }
+    for (size_t i = 0; i < frames; ++i) bus_[i] = output_now_[i] * (wet_now_[i] * sum_[i] + (1 - wet_now_[i]) * dry[i]);
+    put(0, bus_);
 }
 
 }  // namespace stemplug

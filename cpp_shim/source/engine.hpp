@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <vector>
@@ -29,12 +30,11 @@ public:
         left_ = frames;
         step_ = (target - value_) / static_cast<float>(frames);
     }
-    float next() {
-        if (left_ && --left_)
-            value_ += step_;
-        else
-            value_ = target_;
-        return value_;
+    // The values of the next frames.
+    void fill(float* out, Frame frames) {
+        Frame frame = 0;
+        for (; frame < frames && left_; ++frame) out[frame] = value_ = --left_ ? value_ + step_ : target_;
+        std::fill_n(out + frame, frames - frame, value_);
     }
     float value() const { return value_; }
 
@@ -107,7 +107,10 @@ private:
     void wait(Frame end);
     void listen(const Chunk& chunk);
     void fade(Frame at, Frame frames);
+    void fillRamps(Frame at, Frame frames);
+    void readStems(Frame at, Frame frames);
     void mix(Chunk& chunk, Frame at);
+    void mixChannel(Chunk& chunk, size_t channel);
     void judge(bool wanted);
 
     const Setup setup_;
@@ -121,18 +124,28 @@ private:
     Frame block_ = 0;   // where the host's block began
     Frame sound_ = -1;  // first frame that was not silent
     Frame fade_out_frames_ = 1;
-    Frame fade_out_ = 0;    // where the stems must be faded out
-    bool waiting_ = false;  // for stems, in this block
-    bool gave_up_ = false;  // waiting, until the worker is back
-    bool was_ready_ = false;
+    Frame fade_out_ = 0;           // where the stems must be faded out
+    bool waiting_ = false;         // for stems, in this block
+    bool gave_up_ = false;         // waiting, until the worker is back
+    bool was_ready_ = false;       // since the stream began
+    Frame begun_ = 0, late_ = -1;  // when the stream began, and when stems were last late
     Transport transport_;
     Mark mark_{};
     Status status_ = Status::kStarting;
 
     Ramp wet_, bypass_, output_{1};
     std::array<Ramp, kStems> gain_, heard_;
-    std::array<std::array<float, kChunk>, kChannels> dry_{}, silence_{};
-    std::vector<std::array<float, kChunk>> rows_;
+
+    // One chunk: what the ramps give frame by frame, the delayed input, and the stems, in rows as the worker sends
+    // them.
+    using Samples = std::array<float, kChunk>;
+    Samples wet_now_, bypass_now_, output_now_;
+    std::array<Samples, kStems> gain_now_, heard_now_;
+    std::array<Samples, kChannels> dry_{};
+    std::vector<Samples> rows_;
+    std::array<Samples, kStems> stem_;
+    Samples rest_, sum_, bus_;
+    const Samples silence_{};
 };
 
 }  // namespace stemplug

@@ -455,6 +455,7 @@ void resets(Check& check) {
         }
         check.expect(before == 0, "sound before the latency is over, in round ", round, ": ", before);
         check.expectDelays(session, text("round ", round));
+        session.pass(2 * 48000);  // so that all of a ring would hold sound
         session.deactivate();
         session.activate();
         check.expect(plugin.processor->getLatencySamples() == latency, "another latency after a restart");

@@ -18,7 +18,7 @@ SongAt = Callable[..., Audio]
 StemsAt = Callable[..., dict[str, Audio]]
 
 ATTEMPTS = 3
-QUIET = 0.2
+QUIET = 0.1
 """Of one core: where others take more, blocks that are late tell nothing."""
 
 

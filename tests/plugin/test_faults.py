@@ -146,6 +146,23 @@ def test_a_worker_that_hangs_holds_a_bounce_for_ten_seconds_at_most(
     assert seen(found)[-1] == "dry"
 
 
+def test_a_realtime_plugin_that_renders_waits_ten_seconds_at_most(place: Place, bundle: Path, song_file: Path) -> None:
+    """As Ardour exports: set up for real time, and each block says offline."""
+    process = place.host(
+        "render", bundle, "--input", song_file, "--rate", HOST_RATE, "--block", 512, "--pace", "realtime", "--seconds",
+        12, "--activate-only-as", "realtime", "--blocks-say", "offline",
+    )  # fmt: skip
+    worker = settled(place)
+    time.sleep(2)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(worker, signal.SIGCONT)
+    found = finish(process)
+    assert_nulls(found)
+    assert found["process_us"]["longest"] < (PATIENCE + 0.5) * 1e6
+    assert seen(found)[-1] == "ready"
+
+
 class Impostor:
     """Something else that listens on the worker's socket."""
 

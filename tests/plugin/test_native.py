@@ -79,6 +79,13 @@ def test_a_host_that_forks(place: Place, bundle: Path) -> None:
     assert found["failures"] == []
 
 
+def test_the_library_exports_its_entry_points_alone(bundle: Path) -> None:
+    """A host and other plugins have their own copies of the C++ library in the same process."""
+    (library,) = bundle.glob("Contents/*/StemPlug.so")
+    listed = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[-1] for line in listed.splitlines()} == {"GetPluginFactory", "ModuleEntry", "ModuleExit"}
+
+
 def test_golden_bytes_and_broken_frames(place: Place) -> None:
     golden = Path(__file__).parents[2] / "cpp_shim" / "tests" / "golden"
     done = subprocess.run([native("protocol_test"), golden], capture_output=True, text=True, timeout=60)
