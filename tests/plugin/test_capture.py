@@ -120,8 +120,24 @@ def test_a_bounce_is_captured_at_the_hosts_position(place: Place, bundle: Path, 
     frames = os.path.getsize(song_file) // 8
     found = finish(
         place.host(
-            "render", bundle, "--input", song_file, "--rate", HOST_RATE, "--block", 512, "--mode", "realtime",
-            "--blocks-say", "offline", "--pace", "none", "--position", 1_000_000, "--set", "13=1",
+            "render",
+            bundle,
+            "--input",
+            song_file,
+            "--rate",
+            HOST_RATE,
+            "--block",
+            512,
+            "--mode",
+            "realtime",
+            "--blocks-say",
+            "offline",
+            "--pace",
+            "none",
+            "--position",
+            1_000_000,
+            "--set",
+            "13=1",
         )  # fmt: skip
     )
     assert found["main_error"] <= 1e-6

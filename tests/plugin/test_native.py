@@ -47,8 +47,24 @@ def test_the_realtime_check_would_notice(place: Place) -> None:
 def test_in_real_time_the_buses_sum_to_the_input(place: Place, bundle: Path, song_file: Path) -> None:
     found = finish(
         place.host(
-            "render", bundle, "--input", song_file, "--rate", HOST_RATE, "--block", 512, "--mode", "realtime",
-            "--pace", "realtime", "--warm", READY, "--warm-with", "input", "--seconds", 5,
+            "render",
+            bundle,
+            "--input",
+            song_file,
+            "--rate",
+            HOST_RATE,
+            "--block",
+            512,
+            "--mode",
+            "realtime",
+            "--pace",
+            "realtime",
+            "--warm",
+            READY,
+            "--warm-with",
+            "input",
+            "--seconds",
+            5,
         )  # fmt: skip
     )
     assert found["ready"]

@@ -161,7 +161,7 @@ def test_what_a_newer_plugin_adds_is_ignored() -> None:
     assert parse_message(frames(golden("open.bin"))[0] | {"colour": "red"}) == request()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("STEMPLUG_FUZZ", 300)), deadline=None)
 @given(st.sampled_from(["hello.bin", "open.bin", "wake.bin"]), st.data())
 def test_any_other_bytes_are_a_message_or_a_protocol_error(name: str, data: st.DataObject) -> None:
     content = bytearray(golden(name))
