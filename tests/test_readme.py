@@ -6,12 +6,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from stemplug import PluginError, plugin
 from stemplug.audio import Audio
 from tests.conftest import RATE
 
@@ -20,6 +23,23 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
 CHAINS = {code.split()[1]: code for kind, code in BLOCKS if kind == "yaml"}  # the first line is "# NAME"
 COMMANDS = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines() if line.startswith("stemplug ")]
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker of the test's own, for examples that use the plugin."""
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as runtime:
+        monkeypatch.setenv("STEMPLUG_RUNTIME_DIR", runtime)
+        yield
+        subprocess.run([sys.executable, "-m", "stemplug", "worker", "stop"], capture_output=True)
+
+
+def needs_plugin(example: str) -> None:
+    if "stemplug.plugin" in example or "plugin " in example:
+        try:
+            plugin.path()
+        except PluginError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -39,13 +59,15 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("code", PYTHON)
-def test_python_examples_run(folder: Path, code: str) -> None:
+def test_python_examples_run(folder: Path, worker: None, code: str) -> None:
+    needs_plugin(code)
     namespace: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), namespace)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_run(folder: Path, line: str) -> None:
+def test_commands_run(folder: Path, worker: None, line: str) -> None:
+    needs_plugin(line)
     done = subprocess.run(
         [sys.executable, "-m", "stemplug", *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True
     )
