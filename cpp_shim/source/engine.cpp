@@ -15,6 +15,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPatience = 10s;  // without progress
 constexpr auto kNap = 200us;
+constexpr double kLookSeconds = 0.25;  // of sound offline, from when on a worker is started
 constexpr double kLateSeconds = 1.0;   // that the first stems of a stream may take
 constexpr double kHoldSeconds = 0.5;   // for which the status tells of stems that were late
 constexpr double kStallSeconds = 2.0;  // that the worker may be behind before it has to begin anew
@@ -79,6 +80,7 @@ void Engine::beginBlock(const Transport& transport, bool offline) {
     // A host that renders and has no transport plays from the first block on.
     transport_ = transport.playing || !offline ? transport : Transport{true, now_};
     block_ = now_;
+    if (offline && link_) link_->setOffline();
     note();
 }
 
@@ -126,7 +128,9 @@ void Engine::listen(const Chunk& chunk) {
         history_.write(now_, channel, input, chunk.frames);
         if (sound_ < 0 && !isSilent(input, chunk.frames)) sound_ = now_;
     }
-    if (sound_ >= 0 && waiting_ && link_ && !forked()) link_->hear();
+    // A host that only looks at a plugin may send it a few blocks of noise.
+    const bool lasting = sound_ >= 0 && now_ - sound_ > static_cast<Frame>(kLookSeconds * setup_.sample_rate);
+    if (lasting && waiting_ && link_ && !forked()) link_->hear();
 }
 
 // A new segment begins as far back as the history reaches, so that stems are there at once. Where all before was
@@ -182,6 +186,7 @@ void Engine::pump(Frame end) {
 // Offline: until the stems are there up to frame `end`, and as far as the margin beyond it.
 void Engine::wait(Frame end) {
     if (!link_ || forked() || sound_ < 0 || gave_up_ || end + fade_ <= sound_) return;
+    link_->hear();
     auto limit = Clock::now() + kPatience;
     const Segment* last = nullptr;
     uint64_t beat = 0;

@@ -30,7 +30,7 @@ struct Abandon {
 
 }  // namespace
 
-Link::Link(Request request) : request_(std::move(request)), forks_(forkCount()), heard_(!request_.on_demand) {
+Link::Link(Request request) : request_(std::move(request)), forks_(forkCount()), offline_(request_.offline) {
     thread_ = std::make_unique<std::thread>([this] { run(); });  // last: it uses all of the above
 }
 
@@ -62,8 +62,8 @@ void Link::nudge() {
 }
 
 void Link::run() {
-    if (!request_.on_demand) waker_.waitFor(kSettled);
-    while (!heard_ && !stopping()) waker_.waitFor(1h);
+    if (!offline_ && !heard_) waker_.waitFor(kSettled);
+    while (offline_ && !heard_ && !stopping()) waker_.waitFor(1h);
     for (auto pause = kFirstPause; !stopping();) {
         bool served = false;
         try {

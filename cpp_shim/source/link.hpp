@@ -28,8 +28,8 @@ public:
         Profile profile;
         double sample_rate;
         uint32_t channels;
-        Frame latency;   // of the plugin, in frames
-        bool on_demand;  // connect when hear() is called, rather than after 300 ms
+        Frame latency;  // of the plugin, in frames
+        bool offline;   // set up so by the host: connect when hear() is called, rather than after 300 ms
         std::string name;
     };
 
@@ -47,6 +47,9 @@ public:
     bool failing() const { return failing_.load(std::memory_order_relaxed); }
     // Whether it cannot even be started.
     bool hopeless() const { return hopeless_.load(std::memory_order_relaxed); }
+
+    // Audio thread: the host only renders, though it set the plugin up for real time (or looks at it so).
+    void setOffline() { offline_.store(true, std::memory_order_relaxed); }
 
     // Audio thread, offline: system calls. hear() says that a worker is needed, nudge() tells it that somebody waits.
     void hear();
@@ -70,7 +73,7 @@ private:
     std::string received_;
     std::vector<std::unique_ptr<Segment>> segments_;
     std::atomic<Segment*> incoming_{nullptr}, current_{nullptr};
-    std::atomic<bool> stopping_{false}, heard_{false}, nudged_{false}, failing_{false};
+    std::atomic<bool> stopping_{false}, offline_, heard_{false}, nudged_{false}, failing_{false};
     std::atomic<bool> hopeless_{false}, complaint_{false};
     std::unique_ptr<std::thread> thread_;
 };

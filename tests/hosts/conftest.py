@@ -25,10 +25,6 @@ from tests.conftest import RATE
 from tests.hosts.driver import ROOT, Result, run, workers
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "hosts: the built plugin in pedalboard, DawDreamer, minihost and Ardour")
-
-
 def missing(what: str) -> NoReturn:
     """Leave a test out, but not under `make test-hosts`, which has installed everything."""
     if os.environ.get("STEMPLUG_HOSTS"):

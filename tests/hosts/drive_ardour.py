@@ -58,7 +58,7 @@ class Ardour:
             text=True,
             timeout=timeout,
         )
-        print("$", *command, f"\n{result.stdout}", flush=True)
+        print("$", *command, f"\n{result.stdout}\nexit code {result.returncode}", flush=True)
         if may_abort and result.returncode == -signal.SIGABRT:
             return None
         assert result.returncode == 0 and "Error:" not in result.stdout
@@ -69,9 +69,9 @@ class Ardour:
         said = self.call("ardour7-lua", str(HERE / script), str(self.session), NAME, *arguments, timeout=timeout)
         return dict(re.findall(r"^(\w+)=(.*)$", said or "", re.MULTILINE))
 
-    def create(self, song: Audio, plugin: str, strict: bool, buses: dict[str, int], render: str) -> dict[str, str]:
+    def create(self, song: Audio, plugin: str, strict: bool, buses: dict[str, int]) -> dict[str, str]:
         routes = [f"{name}={first}" for name, first in buses.items()]
-        told = self.lua("session.lua", str(self.rate), plugin, "strict" if strict else "flexible", render, *routes)
+        told = self.lua("session.lua", str(self.rate), plugin, "strict" if strict else "flexible", *routes)
         self.place(song)
         return told
 
@@ -154,13 +154,11 @@ def add(root: ElementTree.Element, path: str, tag: str, attributes: dict[str, st
     ElementTree.SubElement(parent, tag, attributes)
 
 
-def bounce(
-    bundle: str, audio: Audio, rate: int, strict: bool, buses: dict[str, int], heard: list[str], render: str = ""
-) -> Result:
+def bounce(bundle: str, audio: Audio, rate: int, strict: bool, buses: dict[str, int], heard: list[str]) -> Result:
     """Bounce once for each entry of ``heard``: the buses it names, with a plus between them, the others muted."""
     with tempfile.TemporaryDirectory() as folder:
         ardour = Ardour(Path(folder), Path(bundle), rate)
-        told = ardour.create(audio, Path(bundle).stem, strict, buses, render)
+        told = ardour.create(audio, Path(bundle).stem, strict, buses)
         outputs = {}
         for names in heard:
             ardour.mute(set(buses) - set(names.split("+")))
@@ -172,7 +170,7 @@ def roll(bundle: str, audio: Audio, rate: int, block: int, seconds: float) -> Re
     """Play in realtime."""
     with tempfile.TemporaryDirectory() as folder:
         ardour = Ardour(Path(folder), Path(bundle), rate)
-        ardour.create(audio, Path(bundle).stem, strict=True, buses={}, render="")
+        ardour.create(audio, Path(bundle).stem, strict=True, buses={})
         told = ardour.lua("roll.lua", str(rate), str(seconds), str(block), timeout=seconds + 60)
         return {"xruns": int(told["xruns"]), "position": float(told["position"])}
 

@@ -1,7 +1,6 @@
 -- Makes an Ardour session: one stereo track "Song" with the plugin in it, and a bus for each pair of its outputs named.
--- ardour7-lua session.lua FOLDER NAME RATE PLUGIN strict|flexible RENDER [BUS=FIRST_OUTPUT ...]
--- RENDER is the number of an entry of the plugin's parameter, or empty.
-local folder, name, rate, plugin, io, render = arg[1], arg[2], tonumber(arg[3]), arg[4], arg[5], arg[6]
+-- ardour7-lua session.lua FOLDER NAME RATE PLUGIN strict|flexible [BUS=FIRST_OUTPUT ...]
+local folder, name, rate, plugin, io = arg[1], arg[2], tonumber(arg[3]), arg[4], arg[5]
 
 AudioEngine:set_backend("None (Dummy)", "", "")
 local session = assert(create_session(folder, name, rate), "no session")
@@ -17,17 +16,7 @@ if io ~= "strict" then
 end
 sleep(0.5) -- what is set is done by another thread
 
-if render ~= "" then
-   local insert = processor:to_insert()
-   for number = 0, insert:plugin(0):parameter_count() - 1 do
-      local _, told = insert:plugin(0):get_parameter_descriptor(number, ARDOUR.ParameterDescriptor())
-      if told[2].label == "Render" then
-         assert(ARDOUR.LuaAPI.set_processor_param(processor, number, tonumber(render)), "Render was not set")
-      end
-   end
-end
-
-for number = 7, #arg do
+for number = 6, #arg do
    local label, first = arg[number]:match("(%a+)=(%d+)")
    local bus =
       session:new_audio_route(2, 2, nil, 1, label, ARDOUR.PresentationInfo.Flag.AudioBus, last):front()

@@ -46,24 +46,6 @@ def test_stems_on_buses_of_their_own_bounce_to_the_live_stems(hosts: Hosts, song
     assert below_db(result["Vocals"] - stems["Vocals"], stems["Vocals"]) >= 20
 
 
-def test_render_offline_bounces_the_same_stems_each_time(hosts: Hosts, song_at: SongAt) -> None:
-    song = song_at(48000)
-    heard = ["Mix", "Vocals", "Vocals+Mix"]
-    result = hosts.run(
-        "ardour",
-        "bounce",
-        240,
-        audio=song,
-        rate=48000,
-        strict=False,
-        buses={"Mix": 1, "Vocals": 3},
-        heard=heard,
-        render="2",
-    )
-    assert peak(result["Mix"] - song) <= 1e-6
-    assert below_db(result["Vocals+Mix"] - song - result["Vocals"], result["Vocals"]) >= 100
-
-
 def test_a_realtime_roll_has_no_xrun(hosts: Hosts, song_at: SongAt) -> None:
     seconds = 15.0
     result = hosts.run("ardour", "roll", audio=song_at(48000, 20.0), rate=48000, block=512, seconds=seconds)
