@@ -64,14 +64,19 @@ test-hosts: native
 	$(BIN)/python -m pytest tests/hosts tests/plugin -m "slow or not slow" --timeout 900
 
 # The C++ tests under the address, undefined-behaviour and thread sanitizers.
-sanitize: setup native
+sanitize: native
 	@for kind in address,undefined thread; do \
-		$(CMAKE) -S cpp_shim -B build/plugin-$$kind -DSTEMPLUG_VST3_SDK=$(VST3_SDK) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-			-DCMAKE_CXX_FLAGS="-fsanitize=$$kind -fno-omit-frame-pointer" >/dev/null && $(BUILD) build/plugin-$$kind && \
-		$(CMAKE) -S cpp_shim/tests -B build/host-$$kind -DSTEMPLUG_VST3_SDK=$(VST3_SDK) \
-			-DCMAKE_CXX_FLAGS="-fsanitize=$$kind -fno-omit-frame-pointer" >/dev/null && $(BUILD) build/host-$$kind || exit 1; \
+		flags="-fsanitize=$$kind -fno-omit-frame-pointer"; \
+		for part in plugin host; do \
+			[ $$part = plugin ] && source=cpp_shim || source=cpp_shim/tests; \
+			$(CMAKE) -S $$source -B build/$$part-$$kind -DSTEMPLUG_VST3_SDK=$(VST3_SDK) \
+				-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=$$flags" >/dev/null && \
+			$(BUILD) build/$$part-$$kind || exit 1; \
+		done; \
+		STEMPLUG_SANITIZE=$$kind ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
+			$(BIN)/python -m pytest tests/plugin/test_native.py tests/plugin/test_faults.py --timeout 600 \
+			-k "validators or instances or golden or sum_to or killed_in_real_time or whatever_a_worker" || exit 1; \
 	done
-	$(BIN)/python -m pytest tests/plugin/test_native.py --sanitize
 
 bench: setup
 	$(BIN)/stemplug bench

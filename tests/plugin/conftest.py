@@ -20,19 +20,23 @@ from typing import Any
 import pytest
 import soxr
 
+from stemplug import PluginError, plugin
 from stemplug.audio import Audio
+from stemplug.plugin import SETTINGS
 from tests.conftest import RATE
-from tests.hosts.conftest import bundle, missing
+from tests.hosts.conftest import missing
 from tests.hosts.driver import ROOT, workers
 
-__all__ = ["bundle"]
+SANITIZE = os.environ.get("STEMPLUG_SANITIZE", "")
+"""A sanitizer with which host and plugin were built: see `make sanitize`."""
+SUFFIX = f"-{SANITIZE}" if SANITIZE else ""
 
 HOST_RATE = 48_000
 
 
 def native(name: str) -> Path:
     """A program that `make native` compiles."""
-    path = ROOT / "build" / "host" / name
+    path = ROOT / "build" / f"host{SUFFIX}" / name
     if not path.is_file():
         missing("needs a C++ compiler, the VST3 SDK (juce-modules-source-data) and `make native`")
     return path
@@ -103,6 +107,21 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> dict[str, An
     out, err = process.communicate(timeout=seconds)
     assert process.returncode in (0, 1), f"ended with {process.returncode}\n{err[-3000:]}"
     found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The plugin, ready to load; under a sanitizer the one that was built with it."""
+    try:
+        plain_bundle = plugin.path()
+    except PluginError as error:
+        missing(str(error))
+    if not SANITIZE:
+        return plain_bundle
+    found = ROOT / "build" / f"plugin{SUFFIX}" / plain_bundle.name
+    (found / SETTINGS).parent.mkdir(exist_ok=True)
+    (found / SETTINGS).write_bytes((plain_bundle / SETTINGS).read_bytes())
     return found
 
 
