@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The factory and the module's entry points. The SDK part that Debian ships has none.
+// The factory and the module's entry points, of our plugin and of those in tests/probe. The SDK part that Debian ships
+// has none.
 
-#include "plugin.hpp"
-#include "pluginterfaces/base/ipluginbase.h"
+#include "factory.hpp"
+
+#include "pluginterfaces/vst/ivstaudioprocessor.h"
+#include "pluginterfaces/vst/ivstcomponent.h"
 
 namespace {
 
 using namespace Steinberg;
 using namespace Steinberg::Vst;
-
-constexpr const char* kVendor = "StemPlug";
 
 // Lives as long as the binary and ignores its reference count.
 class Factory final : public IPluginFactory3 {
@@ -28,19 +29,19 @@ public:
     uint32 PLUGIN_API release() override { return 1; }
 
     tresult PLUGIN_API getFactoryInfo(PFactoryInfo* info) override {
-        *info = PFactoryInfo(kVendor, "", "", PFactoryInfo::kUnicode);
+        *info = PFactoryInfo(factory::kVendor, "", "", PFactoryInfo::kUnicode);
         return kResultOk;
     }
     int32 PLUGIN_API countClasses() override { return 1; }
     tresult PLUGIN_API getClassInfo(int32 index, PClassInfo* info) override {
         if (index != 0) return kInvalidArgument;
-        *info = PClassInfo(stemplug::kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, STEMPLUG_NAME);
+        *info = PClassInfo(factory::classId(), PClassInfo::kManyInstances, kVstAudioEffectClass, factory::kName);
         return kResultOk;
     }
     tresult PLUGIN_API getClassInfo2(int32 index, PClassInfo2* info) override {
         if (index != 0) return kInvalidArgument;
-        *info = PClassInfo2(stemplug::kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, STEMPLUG_NAME, 0,
-                            PlugType::kFx, kVendor, STEMPLUG_VERSION, kVstVersionString);
+        *info = PClassInfo2(factory::classId(), PClassInfo::kManyInstances, kVstAudioEffectClass, factory::kName, 0,
+                            PlugType::kFx, factory::kVendor, factory::kVersion, kVstVersionString);
         return kResultOk;
     }
     tresult PLUGIN_API getClassInfoUnicode(int32 index, PClassInfoW* info) override {
@@ -53,8 +54,8 @@ public:
 
     tresult PLUGIN_API createInstance(FIDString class_id, FIDString iid, void** object) override {
         *object = nullptr;
-        if (!FUnknownPrivate::iidEqual(class_id, stemplug::kClassId)) return kInvalidArgument;
-        IPtr<EditController> plugin = owned<EditController>(new stemplug::Plugin);
+        if (!FUnknownPrivate::iidEqual(class_id, factory::classId())) return kInvalidArgument;
+        IPtr<EditController> plugin = owned<EditController>(factory::create());
         return plugin->queryInterface(iid, object);
     }
 };

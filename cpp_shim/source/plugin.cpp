@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "factory.hpp"
 #include "platform.hpp"
 #include "pluginterfaces/base/ibstream.h"
 #include "pluginterfaces/base/ustring.h"
@@ -392,3 +393,13 @@ tresult PLUGIN_API Plugin::setChannelContextInfos(IAttributeList* list) {
 }
 
 }  // namespace stemplug
+
+const char* const factory::kName = STEMPLUG_NAME;
+const char* const factory::kVendor = "StemPlug";
+const char* const factory::kVersion = STEMPLUG_VERSION;
+Steinberg::FUID factory::classId() {
+    return {0x5374656D, 0x506C7567, 0x9D1E4B7A, 0x3C60F251};
+}  // fixed for ever
+Steinberg::Vst::EditController* factory::create() {
+    return new stemplug::Plugin;
+}

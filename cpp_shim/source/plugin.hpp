@@ -23,8 +23,6 @@ namespace stemplug {
 
 using namespace Steinberg;
 
-inline const FUID kClassId(0x5374656D, 0x506C7567, 0x9D1E4B7A, 0x3C60F251);
-
 class Plugin final : public Vst::EditController,
                      public Vst::IComponent,
                      public Vst::IAudioProcessor,

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../../cpp_shim/source/factory.hpp"
 #include "base/source/fstreamer.h"
 #include "pluginterfaces/base/ustring.h"
 #include "pluginterfaces/vst/ivstaudioprocessor.h"
@@ -195,64 +196,10 @@ private:
     uint32 position = 0;
 };
 
-// The SDK part that Debian ships has no factory. This one lives as long as the binary and ignores its reference count.
-class Factory final : public IPluginFactory3 {
-public:
-    tresult PLUGIN_API queryInterface(const TUID iid, void** object) override {
-        for (const FUID* known : {&FUnknown::iid, &IPluginFactory::iid, &IPluginFactory2::iid, &IPluginFactory3::iid}) {
-            if (!FUnknownPrivate::iidEqual(iid, *known)) continue;
-            *object = this;
-            return kResultOk;
-        }
-        *object = nullptr;
-        return kNoInterface;
-    }
-    uint32 PLUGIN_API addRef() override { return 1; }
-    uint32 PLUGIN_API release() override { return 1; }
-
-    tresult PLUGIN_API getFactoryInfo(PFactoryInfo* info) override {
-        *info = PFactoryInfo(kVendor, "", "", PFactoryInfo::kUnicode);
-        return kResultOk;
-    }
-    int32 PLUGIN_API countClasses() override { return 1; }
-    tresult PLUGIN_API getClassInfo(int32 index, PClassInfo* info) override {
-        if (index != 0) return kInvalidArgument;
-        *info = PClassInfo(kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, kName);
-        return kResultOk;
-    }
-    tresult PLUGIN_API getClassInfo2(int32 index, PClassInfo2* info) override {
-        if (index != 0) return kInvalidArgument;
-        *info = PClassInfo2(kClassId, PClassInfo::kManyInstances, kVstAudioEffectClass, kName, 0, PlugType::kFx,
-                            kVendor, "1.0.0", kVstVersionString);
-        return kResultOk;
-    }
-    tresult PLUGIN_API getClassInfoUnicode(int32 index, PClassInfoW* info) override {
-        PClassInfo2 ascii;
-        const tresult result = getClassInfo2(index, &ascii);
-        if (result == kResultOk) info->fromAscii(ascii);
-        return result;
-    }
-    tresult PLUGIN_API setHostContext(FUnknown*) override { return kResultOk; }
-
-    tresult PLUGIN_API createInstance(FIDString class_id, FIDString iid, void** object) override {
-        *object = nullptr;
-        if (!FUnknownPrivate::iidEqual(class_id, kClassId)) return kInvalidArgument;
-        IPtr<EditController> probe = owned<EditController>(new Probe);
-        return probe->queryInterface(iid, object);
-    }
-
-private:
-    static constexpr const char* kVendor = "StemPlug tests";
-};
-
 }  // namespace
 
-extern "C" {
-SMTG_EXPORT_SYMBOL IPluginFactory* PLUGIN_API GetPluginFactory() {
-    static Factory factory;
-    return &factory;
-}
-// Called once per host library in a process, so possibly twice: there is nothing to set up.
-SMTG_EXPORT_SYMBOL bool ModuleEntry(void*) { return true; }
-SMTG_EXPORT_SYMBOL bool ModuleExit() { return true; }
-}
+const char* const factory::kName = ::kName;
+const char* const factory::kVendor = "StemPlug tests";
+const char* const factory::kVersion = "1.0.0";
+Steinberg::FUID factory::classId() { return kClassId; }
+Steinberg::Vst::EditController* factory::create() { return new Probe; }
