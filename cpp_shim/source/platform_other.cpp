@@ -33,14 +33,15 @@ bool startWorker(const std::string&) {
 Waker::Waker() : fd_(0) {}
 Waker::~Waker() = default;
 void Waker::wake() {
-    std::atomic_ref(fd_) = 1;
+    std::atomic_ref<int>(fd_).store(1);
 }
 void Waker::clear() {
-    std::atomic_ref(fd_) = 0;
+    std::atomic_ref<int>(fd_).store(0);
 }
 void Waker::waitFor(std::chrono::milliseconds time) {
     constexpr std::chrono::milliseconds kNap(10);
-    for (auto slept = kNap; slept <= time && !std::atomic_ref(fd_); slept += kNap) std::this_thread::sleep_for(kNap);
+    for (auto slept = kNap; slept <= time && !std::atomic_ref<int>(fd_).load(); slept += kNap)
+        std::this_thread::sleep_for(kNap);
     clear();
 }
 

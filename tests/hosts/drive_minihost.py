@@ -43,6 +43,8 @@ def play(bundle: str, audio: Audio, rate: int, block: int, runtime: str) -> Resu
         busy.append(time.perf_counter() - before)
         output[:, at : at + block] = heard
         seen.append(status(plugin))
+    pairs = enumerate(zip([None, *seen], seen, strict=False))
+    print("status:", [(round(number * block / rate, 2), now) for number, (before, now) in pairs if now != before])
     print("longest process():", max(busy), "of", block / rate, "load of others:", others.load())
     return {"output": output, "status": seen, "latency": plugin.latency_samples, "others": others.load()}
 
