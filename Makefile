@@ -61,7 +61,7 @@ native: setup
 # The plugin in real hosts, the slow forms as well: a minute in real time, Ardour without a screen.
 test-hosts: native
 	@command -v ardour7-lua >/dev/null || $(SUDO) apt-get install -qy --no-install-recommends ardour || true
-	$(BIN)/python -m pytest tests/hosts tests/plugin -m "slow or not slow" --timeout 900
+	STEMPLUG_HOSTS=1 $(BIN)/python -m pytest tests/hosts tests/plugin -m "slow or not slow" --timeout 900
 
 # The C++ tests under the address, undefined-behaviour and thread sanitizers.
 sanitize: native
