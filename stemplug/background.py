@@ -30,8 +30,13 @@ class _Thread:
         finally:
             self._ended.set()
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, abandon: Callable[[], None]) -> None:
+        """Start; an interrupt meanwhile is raised after ``abandon``, which tells the thread to end."""
+        try:
+            self._thread.start()
+        except BaseException:
+            abandon()
+            raise
 
     def join(self, before: Callable[[], None]) -> None:
         """Call ``before``, which tells the thread to end, and wait until it has; an interrupt is raised afterwards."""
@@ -73,7 +78,7 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         put(_END)
 
     thread = _Thread(produce, "stemplug-read")
-    thread.start()
+    thread.start(stopped.set)
     try:
         while (item := waiting.get()) is not _END:
             yield item  # type: ignore[misc]
@@ -122,7 +127,7 @@ class WriteBehind(Generic[T]):
                 self._failure = error
 
     def __enter__(self) -> WriteBehind[T]:
-        self._thread.start()
+        self._thread.start(self._end)
         return self
 
     def __exit__(
