@@ -22,7 +22,9 @@ QUIET = 0.1
 """Of one core: where others take more, blocks that are late tell nothing."""
 
 
-def play(hosts: Hosts, song: Audio, stems: dict[str, Audio], rate: int, block: int) -> tuple[int, float]:
+def play(
+    hosts: Hosts, song: Audio, stems: dict[str, Audio], rate: int, block: int, strict: bool = False
+) -> tuple[int, float]:
     """Play the song in realtime; returns how many blocks had no stems, and the load of others meanwhile."""
     seconds = song.shape[1] / rate
     result = hosts.run("minihost", "play", seconds + 60, audio=song, rate=rate, block=block, runtime=str(hosts.runtime))
@@ -37,10 +39,10 @@ def play(hosts: Hosts, song: Audio, stems: dict[str, Audio], rate: int, block: i
     status = list(result["status"])
     assert "ready" in status
     ready = status.index("ready")
-    assert ready * block / rate < 5
+    assert ready * block / rate < (5 if strict else 15)
     caught_up = ready + rate // block  # for a second after its start the worker may still be behind
     late = len(status) - caught_up - status[caught_up:].count("ready")
-    if not late:
+    if strict and not late:
         settled = ready * block + 3 * rate  # the network's context is full of song by then
         live = stems["Vocals"][:, settled - latency : frames - latency]
         assert below_db(bus["Vocals"][:, settled:] - live, live) >= 20
@@ -61,7 +63,7 @@ def test_in_a_minute_of_realtime_no_block_is_late(hosts: Hosts, song_at: SongAt,
     rate, block, seconds = 48000, 512, 60.0
     song, stems = song_at(rate, seconds), stems_at(rate, seconds, "live")
     for _ in range(ATTEMPTS):
-        late, others = play(hosts, song, stems, rate, block)
+        late, others = play(hosts, song, stems, rate, block, strict=True)
         if late == 0:
             return
         assert others > QUIET, f"{late} blocks without stems"
