@@ -15,10 +15,11 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPatience = 10s;  // without progress
 constexpr auto kNap = 200us;
-constexpr double kLookSeconds = 0.25;  // of sound offline, from when on a worker is started
-constexpr double kLateSeconds = 1.0;   // that the first stems of a stream may take
-constexpr double kHoldSeconds = 0.5;   // for which the status tells of stems that were late
-constexpr double kStallSeconds = 2.0;  // that the worker may be behind before it has to begin anew
+constexpr double kLookSeconds = 0.25;   // of sound offline, from when on a worker is started
+constexpr double kSettleSeconds = 0.3;  // in real time, until stems are taken
+constexpr double kLateSeconds = 1.0;    // that the first stems of a stream may take
+constexpr double kHoldSeconds = 0.5;    // for which the status tells of stems that were late
+constexpr double kStallSeconds = 2.0;   // that the worker may be behind before it has to begin anew
 
 bool isSilent(const float* samples, Frame frames) {
     return std::all_of(samples, samples + frames, [](float sample) { return sample == 0.0f; });
@@ -211,7 +212,9 @@ void Engine::wait(Frame end) {
 void Engine::fade(Frame at, Frame frames) {
     Segment* current = segment();
     const auto [from, ready] = current ? current->stems() : Segment::Range{0, 0};
-    const bool wanted = current && from <= std::max<Frame>(at, 0) && ready >= at + frames + margin_;
+    // A stream begins with what the history holds, all at once: its first windows are late.
+    const bool settled = waiting_ || now_ - begun_ > static_cast<Frame>(kSettleSeconds * setup_.sample_rate);
+    const bool wanted = current && settled && from <= std::max<Frame>(at, 0) && ready >= at + frames + margin_;
     fade_out_ = wanted ? at + frames : from <= at ? std::max(at, ready - fade_) : at;
     fade_out_frames_ = std::clamp<Frame>(ready - fade_out_, 1, fade_);
     if (wanted) wet_.aim(1, fade_);

@@ -81,7 +81,7 @@ def test_a_minute_in_real_time_without_an_underrun(place: Place, bundle: Path, s
         ),
         300,
     )  # fmt: skip
-    assert [entry["value"] for entry in found["status_seen"]] == ["ready"]
+    assert found["ready"] and "overloaded" not in {entry["value"] for entry in found["status_seen"]}
     assert found["main_error"] <= 1e-6 and found["aux_error"] <= 1e-6
 
 
