@@ -67,7 +67,7 @@ Engine::Engine(Setup setup, const Values& values)
       margin_(marginFrames(setup_.sample_rate)),
       forks_(forkCount()),
       history_(setup_.channels, latency_ + static_cast<Frame>(kStallSeconds * setup_.sample_rate) + 2 * kChunk,
-               setup_.profile != Profile::kOffline) {
+               !setup_.offline) {
     aim(true);
     if (!setup_.model) return;
     rows_.resize(setup_.model->rows.size() * setup_.channels);

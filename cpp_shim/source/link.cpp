@@ -119,7 +119,7 @@ bool Link::serve() {
                                static_cast<Frame>(kInputSeconds * request_.sample_rate) + kOutputSlack,
                                request_.latency + kOutputSlack};
     const bool live = request_.profile != Profile::kOffline;
-    segments_.push_back(std::make_unique<Segment>(shape, live));
+    segments_.push_back(std::make_unique<Segment>(shape, !request_.offline));
     Segment& segment = *segments_.back();
     const nlohmann::json open{
         {"type", "open"},
