@@ -160,7 +160,7 @@ def _settings(bundle: Path) -> dict[str, Any]:
     """What the plugin is told. Measuring latencies takes seconds, so what is there for the same models is kept."""
     models = installed_models()
     content = [[entry.name, str(entry.path), json.dumps(entry.manifest, sort_keys=True)] for entry in models]
-    key = hashlib.sha256(json.dumps([stemplug.__version__, content]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([stemplug.__version__, OFFLINE_LANES, content]).encode()).hexdigest()
     settings: dict[str, Any] = {"python": sys.executable, "key": key}
     known = _read(bundle)
     if known is not None and known.get("key") == key and "models" in known:
@@ -174,12 +174,10 @@ def _settings(bundle: Path) -> dict[str, Any]:
 
 def _describe(entry: ModelInfo) -> dict[str, Any]:
     latencies = {name: _latencies(Separator(entry.name, "live", latency=name), 0) for name in LATENCIES}
-    latencies["offline"] = _latencies(Separator(entry.name), OFFLINE_LANES - 1)
+    latencies["offline"] = _latencies(Separator(entry.name), OFFLINE_LANES)
     residual = entry.manifest["residual"]
-    files = entry.manifest["files"]
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     stems = list(entry.stems)
-    return {"name": entry.name, "sha256": digest, "stems": stems, "residual": residual, "latencies": latencies}
+    return {"name": entry.name, "sha256": entry.digest, "stems": stems, "residual": residual, "latencies": latencies}
 
 
 def _latencies(separator: Separator, waiting: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPatience = 10s;  // without progress
-constexpr auto kNap = 200us;
+constexpr auto kNap = 100us, kLongestNap = 2000us;  // many naps cost the worker its processor
 constexpr double kLookSeconds = 0.25;   // of sound offline, from when on a worker is started
 constexpr double kSettleSeconds = 0.3;  // in real time, until stems are taken
 constexpr double kLateSeconds = 1.0;    // that the first stems of a stream may take
@@ -191,7 +191,8 @@ void Engine::wait(Frame end) {
     auto limit = Clock::now() + kPatience;
     const Segment* last = nullptr;
     uint64_t beat = 0;
-    for (bool nudged = false;; std::this_thread::sleep_for(kNap)) {
+    bool nudged = false;
+    for (auto nap = kNap;; nap = std::min(2 * nap, kLongestNap), std::this_thread::sleep_for(nap)) {
         pump(now_);
         Segment* current = segment();
         const bool alive = current && current->alive;
@@ -300,6 +301,7 @@ void Engine::mixChannel(Chunk& chunk, size_t channel) {
     }
     add(setup_.model ? setup_.model->residual : kOther, rest_);
 
+    const auto wanted = [&](size_t bus) { return chunk.outputs[bus][channel] || chunk.outputs[bus][kChannels - 1]; };
     const auto put = [&](size_t bus, const Samples& samples) {
         const bool silent = isSilent(samples.data(), chunk.frames);
         for (size_t c = channel; c < kChannels; c += setup_.channels) {  // one channel goes to both
@@ -310,16 +312,15 @@ void Engine::mixChannel(Chunk& chunk, size_t channel) {
     std::fill_n(sum_.data(), frames, 0.0f);
     for (size_t stem = 0; stem < kStems; ++stem) {
         if (!sounds[stem] && stem != kOther) {
-            put(1 + stem, silence_);
+            if (wanted(1 + stem)) put(1 + stem, silence_);
             continue;
         }
         const Samples &gain = gain_now_[stem], &heard = heard_now_[stem];
         if (!sounds[stem]) stem_[stem] = silence_;
-        for (size_t i = 0; i < frames; ++i) {
-            const float share = gain[i] * stem_[stem][i];
-            sum_[i] += heard[i] * share;
-            bus_[i] = wet_now_[i] * share;
-        }
+        for (size_t i = 0; i < frames; ++i) stem_[stem][i] *= gain[i];
+        for (size_t i = 0; i < frames; ++i) sum_[i] += heard[i] * stem_[stem][i];
+        if (!wanted(1 + stem)) continue;
+        for (size_t i = 0; i < frames; ++i) bus_[i] = wet_now_[i] * stem_[stem][i];
         if (stem == kOther)  // dry, in fallback
             for (size_t i = 0; i < frames; ++i)
                 bus_[i] += (1 - wet_now_[i]) * (bypass_now_[i] + (1 - bypass_now_[i]) * gain[i]) * dry[i];

@@ -19,8 +19,8 @@ constexpr auto kTick = 50ms;
 constexpr auto kHung = 3s;  // without a heartbeat
 constexpr auto kFirstPause = 200ms, kLongestPause = 2000ms;
 
-constexpr double kInputSeconds = 2.5;  // that the input may queue before the worker takes it
-constexpr Frame kOutputSlack = 1 << 16;
+constexpr double kQueueSeconds = 2.5;  // that input and stems may queue, so that offline memory stays small and warm
+constexpr Frame kSlack = 1 << 16;
 
 // Whatever ends a connection, its segment is dead.
 struct Abandon {
@@ -115,9 +115,9 @@ bool Link::serve() {
     if (hello.value("protocol", 0) != kProtocol) throw ProtocolError("the worker is of another version");
 
     const auto channels = request_.channels;
-    const Segment::Shape shape{channels, static_cast<uint32_t>(request_.model.rows.size()) * channels,
-                               static_cast<Frame>(kInputSeconds * request_.sample_rate) + kOutputSlack,
-                               request_.latency + kOutputSlack};
+    const auto queue = static_cast<Frame>(kQueueSeconds * request_.sample_rate);
+    const Segment::Shape shape{channels, static_cast<uint32_t>(request_.model.rows.size()) * channels, queue + kSlack,
+                               std::min(queue, request_.latency) + kSlack};
     const bool live = request_.profile != Profile::kOffline;
     segments_.push_back(std::make_unique<Segment>(shape, !request_.offline));
     Segment& segment = *segments_.back();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +27,11 @@ class ModelInfo:
     def verify(self) -> None:
         """Compare every file with its hash; raises `ModelError` at the first that is wrong."""
         find_model(self.path).verify()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the manifest's list of files and their hashes: tells models of one name apart."""
+        return hashlib.sha256(json.dumps(self.manifest["files"], sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types, without the whole manifest."""

@@ -251,8 +251,13 @@ class StemStream:
         geometry = self._runner.geometry
         start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
         self._input.pad(max(0, stop - self._input.end))
-        pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
-        self._pending.append(self._executor.submit(self._run, pieces, gains, start, stop))
+        if self._model_sounds.sound_end(self._covered, stop) > self._covered:
+            pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
+            work = self._executor.submit(self._run, pieces, gains, start, stop)
+        else:
+            work = Future()
+            work.set_result(np.zeros((self._tail.shape[0], hop + geometry.fade), np.float32))
+        self._pending.append(work)
         self._started += 1
         self._covered += hop
         self._input.forget(self._covered - geometry.left)
@@ -266,8 +271,6 @@ class StemStream:
         window = self._scratch("window", (self._channels, frames), np.float32)
         np.multiply(np.concatenate(pieces, axis=1, out=window), gain, out=window)
         pieces.clear()  # a queue of windows holds on to them
-        if not window.any():
-            return np.zeros((self._tail.shape[0], frames - geometry.left - geometry.right), np.float32)
         batch = window.reshape(-1, 1, frames)
         if channels == 2:  # a mono song is a stereo song with equal channels
             batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, frames))
@@ -305,9 +308,12 @@ class StemStream:
         start, frames = self._emitted, stop - self._emitted
         estimates = self._output.read(start, stop).reshape(len(self._estimated), self._channels, frames)
         # A mask spreads a sound over the transform's window: without this a stem would begin before the song does.
-        sounds = self._sounds.read(start, stop)
-        if not sounds.all():
-            estimates = estimates * np.repeat(sounds, SILENCE_CELL, axis=-1)[:, :frames]
+        silent = ~self._sounds.read(start, stop)
+        if silent.any():
+            whole = frames // SILENCE_CELL
+            cells = estimates[..., : whole * SILENCE_CELL].reshape(*estimates.shape[:2], whole, SILENCE_CELL)
+            cells[:, silent[:, :whole]] = 0
+            estimates[..., whole * SILENCE_CELL :][:, silent[:, whole:].any(axis=1)] = 0
         stems = dict(zip(self._estimated, estimates, strict=True))
         if self._subtracts:
             stems[self._manifest.residual] = rest = np.concatenate(self._mixture.views(start, stop), axis=1)

@@ -17,7 +17,6 @@ from stemplug.worker.segment import Segment
 
 MOST = 1 << 16
 """Frames that are taken at a time, so that one instance does not keep the others waiting."""
-MAX_IN_FLIGHT = 4
 PAUSE_SECONDS = 1.0
 """Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
@@ -110,7 +109,7 @@ class Instance(Closing):
             if self._segment.start < 0:
                 return False
             self._begin()
-        if self._stream.in_flight >= MAX_IN_FLIGHT:
+        if self._stream.in_flight and self._lane.full:  # what is taken now would only lie here
             return False
         start = self._segment.start
         if self._taken < start:  # silence, which the plugin did not send
@@ -133,10 +132,9 @@ class Instance(Closing):
     def _give(self) -> bool:
         if not self.begun:
             return False
-        unfinished = self._stream.unfinished
-        if unfinished < self._stream.in_flight:
-            self._keep(unfinished)
-        gave = False
+        gave = self._stream.unfinished < self._stream.in_flight
+        if gave:
+            self._keep(self._stream.in_flight - 1)
         while self._held and self._segment.room(self._given + 1) > self._given:
             stems = self._held.popleft()
             frames = self._segment.room(self._given + stems.shape[1]) - self._given
@@ -150,7 +148,8 @@ class Instance(Closing):
     def _keep(self, in_flight: int) -> None:
         stems = self._stream.collect(in_flight)
         if stems.frames:
-            rows = np.concatenate(list(stems.values()))
+            first, *others = stems.values()
+            rows = np.concatenate([first, *others]) if others else first
             self._captures.collect(rows)
             self._held.append(rows)
 

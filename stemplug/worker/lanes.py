@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OFFLINE_LANES = 2
-"""Windows of offline streams at work at a time; the latency that the plugin is told covers as many."""
+"""Windows of offline streams at work at a time; the latency that the plugin is told covers as many, and one waiting."""
 _NICE = 10
 
 
@@ -53,6 +53,11 @@ class Lanes:
             heapq.heappush(self._jobs, _Job(due, next(self._numbers), run))
             self._waiting.notify()
 
+    @property
+    def full(self) -> bool:
+        """Whether a job waits."""
+        return bool(self._jobs)
+
     def longest(self) -> float:
         """For how many seconds the oldest job has been at work."""
         began = [since for since in self._since if since]
@@ -80,6 +85,11 @@ class InstanceLane(Executor):
         self._lanes, self._due = lanes, due
         self.busy = 0.0
         """Seconds that its jobs have taken."""
+
+    @property
+    def full(self) -> bool:
+        """Whether a job, of any instance, waits."""
+        return self._lanes.full
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See `concurrent.futures.Executor`."""

@@ -57,12 +57,12 @@ class Models:
     """Separators, loaded once each on a thread of their own, for as long as the worker runs."""
 
     def __init__(self) -> None:
-        self._loading: dict[tuple[str, str, str | None], Future[Separator]] = {}
+        self._loading: dict[tuple[str, str, str, str | None], Future[Separator]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stemplug-loader")
 
     def get(self, request: Open) -> Future[Separator]:
         """Return the separator that a request needs, now or later."""
-        key = (request.model, request.profile, request.latency)
+        key = (request.model, request.sha256, request.profile, request.latency)
         found = self._loading.get(key)
         if found is None or (found.done() and found.exception()):
             found = self._loading[key] = self._loader.submit(self._load, request)
@@ -71,8 +71,13 @@ class Models:
     @staticmethod
     def _load(request: Open) -> Separator:
         # By name only: a path of the plugin's choice is none of its business.
-        name = model_info(request.model if os.sep not in request.model else "").name
-        return Separator(name, request.profile, latency=request.latency)
+        model = model_info(request.model if os.sep not in request.model else "")
+        if request.sha256 and request.sha256 != model.digest:
+            raise ProtocolError(
+                f"the plugin was set up with another model of the name '{model.name}'. "
+                "Run 'stemplug plugin install' again"
+            )
+        return Separator(model.name, request.profile, latency=request.latency)
 
 
 class Client(Closing):
@@ -163,7 +168,7 @@ class Client(Closing):
 
 
 class Server(Closing):
-    """Listens on the socket of this user until nobody has been connected for a while.
+    """Listens on the socket of this user, once it runs, until nobody has been connected for a while.
 
     Raises
     ------
@@ -178,18 +183,12 @@ class Server(Closing):
         folder = make_runtime_folder()
         self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._path = folder / SOCKET
-        self._path.unlink(missing_ok=True)  # ours alone, by the lock: left behind by a worker that was killed
+        self.path = folder / SOCKET
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(str(self._path))
-        self._path.chmod(0o600)
-        self._socket.listen(128)
-        self._socket.setblocking(False)
         self._woken, self._wakes = socket.socketpair()
         for end in (self._woken, self._wakes):
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._clients: dict[socket.socket, Client] = {}
         self._stopping = False
@@ -220,6 +219,12 @@ class Server(Closing):
 
     def run(self) -> None:
         """Serve."""
+        self.path.unlink(missing_ok=True)  # ours alone, by the lock: left behind by a worker that was killed
+        self._socket.bind(str(self.path))
+        self.path.chmod(0o600)
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        self._selector.register(self._socket, selectors.EVENT_READ)
         last = beat = idle_since = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
@@ -306,7 +311,7 @@ class Server(Closing):
         """Close all connections and leave the socket's folder as it was."""
         for client in list(self._clients.values()):
             self._drop(client)
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self._socket.close()
         os.close(self._lock)
 
@@ -372,6 +377,10 @@ def main() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         log.info("stemplug %s, pid %d", stemplug.__version__, os.getpid())
         threading.Thread(target=_log_machine, daemon=True).start()
-        server.run()
+        try:
+            server.run()
+        except OSError as error:  # a socket whose path is too long, say
+            log.error("%s: %s", server.path, error)
+            return StemPlugError.exit_code
     log.info("ended")
     return 0

@@ -22,6 +22,8 @@ from tests.plugin.conftest import HOST_RATE, Place, finish, wait_until
 PATIENCE = 10
 """Seconds that an offline block waits without progress, at most."""
 RECOVERY = 5
+BOUNCE = 160
+"""Seconds of input until which an offline stream has stems."""
 
 
 def realtime(place: Place, bundle: Path, song: Path, seconds: float) -> subprocess.Popen[str]:
@@ -102,7 +104,7 @@ def test_without_a_worker_the_input_passes(place: Place, bundle: Path, song_file
     copy = without_python(bundle, place.folder, python)
     live = realtime(place, copy, song_file, 3)
     began = time.monotonic()
-    bounced = finish(offline(place, copy, song_file, 100))
+    bounced = finish(offline(place, copy, song_file, BOUNCE))
     assert time.monotonic() - began < PATIENCE + 5
     for found in (bounced, finish(live)):
         assert_nulls(found)
@@ -117,13 +119,13 @@ def test_without_usable_settings_the_input_passes_without_delay(
     copy = without_python(bundle, place.folder)
     settings = copy / "Contents" / "Resources" / "stemplug.json"
     settings.unlink() if content is None else settings.write_bytes(content)
-    found = finish(offline(place, copy, song_file, 100))
+    found = finish(offline(place, copy, song_file, BOUNCE))
     assert_nulls(found)
     assert found["latency"] == 0
 
 
 def test_a_worker_that_is_killed_while_a_bounce_waits_is_replaced(place: Place, bundle: Path, song_file: Path) -> None:
-    process = offline(place, bundle, song_file, 120)
+    process = offline(place, bundle, song_file, BOUNCE)
     worker = settled(place)
     time.sleep(0.3)
     os.kill(worker, signal.SIGKILL)
@@ -135,7 +137,7 @@ def test_a_worker_that_is_killed_while_a_bounce_waits_is_replaced(place: Place, 
 def test_a_worker_that_hangs_holds_a_bounce_for_ten_seconds_at_most(
     place: Place, bundle: Path, song_file: Path
 ) -> None:
-    process = offline(place, bundle, song_file, 120)
+    process = offline(place, bundle, song_file, BOUNCE)
     worker = settled(place)
     time.sleep(0.2)
     os.kill(worker, signal.SIGSTOP)

@@ -191,6 +191,9 @@ BAD = {
     "two memories": lambda client: (client.send(HELLO), client.send(client.request, client.memory, client.memory)),
     "unknown model": lambda client: (client.send(HELLO), client.send(client.request | {"model": "x"}, client.memory)),
     "a path": lambda client: (client.send(HELLO), client.send(client.request | {"model": "../x"}, client.memory)),
+    "another model of that name": lambda client: (
+        client.send(HELLO), client.send(client.request | {"sha256": "0" * 64}, client.memory)
+    ),
     "rows": lambda client: (client.send(HELLO), client.send(client.request | {"rows": 4}, client.memory)),
     "latency": lambda client: (client.send(HELLO), client.send(client.request | {"latency_frames": 1}, client.memory)),
     "offline latency": lambda client: (
