@@ -13,13 +13,13 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kPatience = 10s;  // without progress
+constexpr auto kPatience = 10s;                     // without progress
 constexpr auto kNap = 100us, kLongestNap = 2000us;  // many naps cost the worker its processor
-constexpr double kLookSeconds = 0.25;   // of sound offline, from when on a worker is started
-constexpr double kSettleSeconds = 0.3;  // in real time, until stems are taken
-constexpr double kLateSeconds = 1.0;    // that the first stems of a stream may take
-constexpr double kHoldSeconds = 0.5;    // for which the status tells of stems that were late
-constexpr double kStallSeconds = 2.0;   // that the worker may be behind before it has to begin anew
+constexpr double kLookSeconds = 0.25;               // of sound offline, from when on a worker is started
+constexpr double kSettleSeconds = 0.3;              // in real time, until stems are taken
+constexpr double kLateSeconds = 1.0;                // that the first stems of a stream may take
+constexpr double kHoldSeconds = 0.5;                // for which the status tells of stems that were late
+constexpr double kStallSeconds = 2.0;               // that the worker may be behind before it has to begin anew
 
 bool isSilent(const float* samples, Frame frames) {
     return std::all_of(samples, samples + frames, [](float sample) { return sample == 0.0f; });
