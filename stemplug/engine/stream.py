@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class StemStream:
         Constant. Output frame n depends on input frames up to n + latency_samples.
     hop_samples:
         What each window that `collect` leaves at work adds to the latency, at most.
+    period_samples:
+        Streams that begin so many frames apart, or a multiple, cut the same song into the same windows.
     """
 
     def __init__(
@@ -86,7 +89,8 @@ class StemStream:
         self.latency_samples = stream_latency(
             runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate, live
         )
-        self.hop_samples = math.ceil(runner.geometry.hop * sample_rate / manifest.sample_rate)
+        hop = Fraction(runner.geometry.hop * self.sample_rate, manifest.sample_rate)
+        self.hop_samples, self.period_samples = math.ceil(hop), hop.numerator
         self._runner, self._manifest = runner, manifest
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
         self._live, self._watch = live, watch

@@ -13,7 +13,7 @@ from stemplug.engine import Separator
 from stemplug.worker.capture import Captures
 from stemplug.worker.lanes import InstanceLane, Lanes
 from stemplug.worker.protocol import Open, ProtocolError
-from stemplug.worker.segment import Segment
+from stemplug.worker.segment import Mark, Segment
 
 MOST = 1 << 16
 """Frames that are taken at a time, so that one instance does not keep the others waiting."""
@@ -21,6 +21,7 @@ PAUSE_SECONDS = 1.0
 """Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
 _LOAD_SECONDS = 2.0
+_LONGEST_LEAD_SECONDS = 60
 
 
 class Instance(Closing):
@@ -44,6 +45,10 @@ class Instance(Closing):
         self._captures = Captures(request.name, separator.manifest, int(request.sample_rate), request.channels)
         self._taken = -1  # end of the input that the stream has; negative until it begins
         self._given = 0  # end of the stems in the segment
+        self._dropping = 0  # frames of stems that belong to silence put before the input
+        self._rows = request.rows
+        self._sounds = not self._live  # whether the stream has begun
+        self._marks: list[Mark] = []  # until then
         self._held: deque[Audio] = deque()  # stems for which there is no room yet
         self._moved = 0.0  # when input came
         self._measured = (time.monotonic(), 0.0)
@@ -123,10 +128,32 @@ class Instance(Closing):
                 return False
             self._moved = time.monotonic()
             block = self._segment.take(self._taken, stop)
-        self._captures.note(self._segment.marks())
+        marks = self._segment.marks()
+        self._captures.note(marks)
         self._captures.push(block, self._taken)
-        self._stream.feed(block)
+        self._sounds = self._sounds or self._align(block, marks)
+        if self._sounds:
+            self._stream.feed(block)
+        else:
+            self._put(np.zeros((self._rows, block.shape[1]), np.float32))
         self._taken = stop
+        return True
+
+    def _align(self, block: Audio, marks: list[Mark]) -> bool:
+        """Live: have the stream begin with the first sound, its windows on the grid that the host's time gives.
+
+        So a passage gives the same stems whenever it is played.
+        """
+        self._marks += marks
+        sounding = np.flatnonzero(block.any(axis=0))
+        if not len(sounding):
+            return False
+        before = [mark for mark in self._marks if mark.frame <= self._taken + sounding[0]]
+        period = self._stream.period_samples
+        if before and period < _LONGEST_LEAD_SECONDS * self._rate:
+            self._dropping = (self._taken + before[-1].host - before[-1].frame) % period
+            self._stream.feed(np.zeros((self._channels, self._dropping), np.float32))
+        self._marks.clear()
         return True
 
     def _give(self) -> bool:
@@ -150,8 +177,13 @@ class Instance(Closing):
         if stems.frames:
             first, *others = stems.values()
             rows = np.concatenate([first, *others]) if others else first
-            self._captures.collect(rows)
-            self._held.append(rows)
+            dropped = min(self._dropping, rows.shape[1])
+            self._dropping -= dropped
+            self._put(rows[:, dropped:])
+
+    def _put(self, rows: Audio) -> None:
+        self._captures.collect(rows)
+        self._held.append(rows)
 
     def close(self) -> None:
         """End the stream, complete what is being captured, and let go of the memory."""

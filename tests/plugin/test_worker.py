@@ -19,7 +19,7 @@ import pytest
 from stemplug import Separator
 from stemplug.audio import Audio
 from stemplug.worker.protocol import FrameReader, encode_frame
-from stemplug.worker.segment import HEADER_BYTES, MAGIC, VERSION
+from stemplug.worker.segment import HEADER_BYTES, MAGIC, MARK_OFFSET, VERSION
 from tests.hosts.driver import ROOT
 from tests.plugin.conftest import Place, wait_until
 
@@ -234,6 +234,27 @@ def test_a_live_stream_gives_what_python_gives(place: Place, song: Audio) -> Non
     frames = 2 * RATE - 8192
     stream = Separator(profile="live").stream(RATE)
     expected = stream.push(song[:, : 2 * RATE])["vocals"]
+    np.testing.assert_allclose(client.stems(frames), expected[:, :frames], atol=1e-6)
+    client.close()
+
+
+@pytest.mark.parametrize("silence", [0, 3000])
+def test_live_windows_are_counted_from_the_hosts_time(place: Place, song: Audio, silence: int) -> None:
+    """However long silence came in before, a passage gives the stems that it gives in the song's own time."""
+    place.start_worker()
+    client = Client(place)
+    client.open()
+    began, length, host = RATE, RATE, 3 * RATE + 123
+    stream = Separator(profile="live").stream(RATE)
+    lead = (host - silence) % stream.period_samples
+    audio = np.concatenate([np.zeros((2, silence), np.float32), song[:, began : began + length]], axis=1)
+    os.pwrite(client.memory, struct.pack("<2qI", silence, host, 1), MARK_OFFSET)
+    client.put(80, 1)
+    client.begin()
+    for at in range(0, audio.shape[1], 1000):
+        client.write(audio[:, at : at + 1000])
+    frames = audio.shape[1] - 8192
+    expected = stream.push(np.pad(audio, ((0, 0), (lead, 0))))["vocals"][:, lead:]
     np.testing.assert_allclose(client.stems(frames), expected[:, :frames], atol=1e-6)
     client.close()
 
