@@ -59,7 +59,7 @@ class Ardour:
             timeout=timeout,
         )
         print("$", *command, f"\n{result.stdout}\nexit code {result.returncode}", flush=True)
-        if may_abort and result.returncode == -signal.SIGABRT:
+        if may_abort and result.returncode in (-signal.SIGABRT, -signal.SIGSEGV):
             return None
         assert result.returncode == 0 and "Error:" not in result.stdout
         return result.stdout
@@ -128,7 +128,8 @@ class Ardour:
     def bounce(self) -> Audio:
         """Export what the master bus plays, in 32-bit float.
 
-        The exporter of Ardour 7.3 spoils its own heap: one bounce in five ends in abort(), without any plugin too.
+        The exporter of Ardour 7.3 spoils its own heap: one bounce in ten ends in abort() or a fault, with any plugin
+        that has buses beside the main one (AuxProbe of tests/probe too: 3 of 25; LatencyProbe: 0 of 40).
         """
         path = self.session.parent / "bounce.wav"
         options = ["-b", "float", "-s", str(self.rate), "-o", str(path)]
