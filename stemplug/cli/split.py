@@ -28,6 +28,8 @@ stemplug split song.flac -o stems
 stemplug split *.mp3 -o karaoke --fold vocals --stems instrumental
 
 stemplug split album/ -o stems --format flac --name "{song} ({stem})"
+
+stemplug split song.flac -o projects --as reaper
 """
 
 
@@ -50,9 +52,18 @@ def split_command(
     model: Annotated[str, typer.Option(help="Name or folder of a model; see 'stemplug models list'.")] = "default",
     stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these, say vocals.")] = None,
     fold: Annotated[str | None, typer.Option(metavar="STEM", help="Two stems: this one and the rest.")] = None,
-    format: Annotated[str, typer.Option(help="wav, flac, ogg or mp3.")] = "wav",
+    layout: Annotated[
+        str, typer.Option("--as", help="folder, multichannel, stem.mp4, reaper or dawproject.")
+    ] = "folder",
+    format: Annotated[
+        str | None, typer.Option(help="wav, flac, ogg or mp3; aac or alac in stem.mp4.", show_default="wav or aac")
+    ] = None,
     bit_depth: Annotated[str | None, typer.Option(help="16, 24, 32f.", show_default="the song's, at least 24")] = None,
-    name: Annotated[str, typer.Option(help="Path of a track below DIR; {song}, {stem}, {model}.")] = "{song}/{stem}",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Path of a track below DIR; {song}, {stem}, {model}.", show_default="{song}/{stem}"),
+    ] = None,
+    tempo: Annotated[float, typer.Option(metavar="BPM", help="Of a project, 1 to 960.")] = 120.0,
     clip: Annotated[str, typer.Option(help="Beyond full scale: none, clamp or rescale (all stems alike).")] = "none",
     start: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="From here: 90 or 1:30.")] = None,
     end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="Up to here.")] = None,
@@ -64,12 +75,14 @@ def split_command(
     """Split songs into stems.
 
     The default model makes vocals and accompaniment; --fold vocals calls the rest instrumental. The tracks' paths are
-    printed one a line. A song that fails is reported and the others go on; the exit code is that of the first failure.
+    printed one a line.
+    --as reaper and --as dawproject write a project of a DAW, --as multichannel one WAV, --as stem.mp4 a file for DJ
+    software. A song that fails is reported and the others go on; the exit code is that of the first failure.
     """
     from stemplug.engine import Separator
     from stemplug.tracks import FolderFormat, Selection, duration, plan, split
 
-    options = FolderFormat(format, bit_depth, name, clip, overwrite)
+    options = FolderFormat(format, bit_depth, name, clip, overwrite, layout, tempo)
     names = None if stems is None else tuple(stem.strip() for stem in stems.split(",") if stem.strip())
     selection = Selection(names, fold, start, end)
     if start is not None and end is not None and start >= end:
@@ -111,10 +124,13 @@ def report(song: Path, result: SplitResult, as_json: bool) -> None:
     """Print paths (or JSON) on stdout, warnings on stderr."""
     if as_json:
         tracks = [{**t.as_dict(), "path": str(p)} for t, p in zip(result.tracks, result.paths, strict=True)]
-        emit(json.dumps({"song": str(song), "seconds": result.seconds, "tracks": tracks}))
+        package = str(result.package) if result.package else None
+        emit(json.dumps({"song": str(song), "seconds": result.seconds, "tracks": tracks, "package": package}))
     else:
-        for path in result.paths:
+        for path in dict.fromkeys([*result.paths, *([result.package] if result.package else [])]):
             emit(str(path))
+    if result.note:
+        print(f"stemplug: {printable(song.name)}: {result.note}.", file=sys.stderr)
     for track in result.tracks:
         if track.saturated:
             advice = "--clip rescale turns all stems down"

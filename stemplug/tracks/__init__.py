@@ -1,4 +1,4 @@
-"""Stems back as tracks: folders of WAV, FLAC, OGG or MP3."""
+"""Stems back as tracks: folders of WAV, FLAC, OGG or MP3, one file for all, projects of DAWs."""
 
 from stemplug.tracks.folder import CLIP_MODES, FolderFormat, FolderWriter, TrackReport
 from stemplug.tracks.job import Selection, SplitResult, duration, plan, split

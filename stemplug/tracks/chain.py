@@ -22,8 +22,8 @@ from stemplug.engine import Stems
 from stemplug.engine.separator import READ_AHEAD, Progress
 from stemplug.errors import Cancelled, ChainError, OptionError, TrackError
 from stemplug.tracks.encode import FORMATS, TrackEncoder, check_format, check_rate_of, default_depth, open_track
-from stemplug.tracks.folder import REPORT, FolderFormat, FolderWriter, TrackReport, check_target, decibels, unwritable
-from stemplug.tracks.staging import Staging
+from stemplug.tracks.folder import REPORT, FolderFormat, FolderWriter, TrackReport, check_target, decibels
+from stemplug.tracks.staging import Staging, unwritable
 from stemplug.tracks.wav import TrackTags
 
 
@@ -95,7 +95,7 @@ def run_chain(
         frames = _process(board, reader, mix, folder, progress, cancel)
         mix.finish()
         about = {"stemplug": stemplug.__version__, "song": {"file": path.name, "frames": frames}}
-        paths, tracks = folder.commit({**about, "chain": _described(board)}) if folder else ([], [])
+        paths, tracks, _ = folder.commit({**about, "chain": _described(board)}) if folder else ([], [], None)
         mix.commit()
     return ChainResult(
         path,

@@ -12,7 +12,7 @@ from stemplug.errors import OptionError, TrackError, unknown
 from stemplug.tracks.wav import DEPTHS, TrackTags, WavWriter, quantize
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
-_LOSSY = ("ogg", "mp3")
+_NO_DEPTH = ("ogg", "mp3", "aac", "alac")
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _BLOCK = 1 << 15  # libvorbis overruns its stack on longer writes
 
@@ -33,15 +33,15 @@ def check_format(format: str, depth: str | None) -> None:
         raise OptionError(unknown("format", format, FORMATS))
     if depth is not None and depth not in DEPTHS:
         raise OptionError(unknown("bit depth", depth, DEPTHS))
-    if depth is not None and format in _LOSSY:
+    if depth is not None and format in _NO_DEPTH:
         raise OptionError(f"bit depth {depth} with format {format}: a lossy format has none. Leave --bit-depth out.")
     if format == "flac" and depth == "32f":
         raise OptionError("FLAC holds no 32-bit floats. Use --format wav, or --bit-depth 24.")
 
 
 def default_depth(format: str, source_depth: str) -> str | None:
-    """The depth of the input, and at least 24 bit; None for lossy formats."""
-    if format in _LOSSY:
+    """The depth of the input, and at least 24 bit; None where there is no choice."""
+    if format in _NO_DEPTH:
         return None
     return "32f" if format == "wav" and source_depth in ("32", "32f") else "24"
 

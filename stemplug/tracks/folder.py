@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -20,9 +19,11 @@ from stemplug.audio import Audio
 from stemplug.closing import Closing
 from stemplug.engine import Stems
 from stemplug.errors import OptionError, TrackError, unknown
-from stemplug.tracks.encode import TrackEncoder, check_format, check_rate_of, default_depth, open_track
-from stemplug.tracks.naming import DEFAULT_NAME, check_template, track_path
-from stemplug.tracks.staging import Staging
+from stemplug.tracks.encode import FORMATS, TrackEncoder, check_format, check_rate_of, default_depth, open_track
+from stemplug.tracks.naming import DEFAULT_FILE_NAME, DEFAULT_NAME, check_template, track_path
+from stemplug.tracks.packages import LAYOUTS, PACKAGES, Content, Package
+from stemplug.tracks.project import Project, Stem, Track, color_of
+from stemplug.tracks.staging import Staging, unwritable
 from stemplug.tracks.wav import DEPTHS, TrackTags
 
 CLIP_MODES = ("none", "clamp", "rescale")
@@ -37,29 +38,69 @@ class FolderFormat:
     Attributes
     ----------
     format:
-        "wav", "flac", "ogg" or "mp3".
+        "wav", "flac", "ogg" or "mp3"; "aac" or "alac" in a ``.stem.mp4``. None is the first that the layout knows.
     bit_depth:
         "16", "24", "32f"; None is the input's, and at least 24 bit.
     name:
-        Path of a track below the output folder, without suffix, of the fields {song}, {stem}, {model}.
+        Path of a track below the output folder, without suffix, of the fields {song}, {stem}, {model}. By default
+        "{song}/{stem}", or "{song}" where all stems go into one file.
     clip:
         What becomes of samples beyond full scale. "none" changes nothing: floats keep them, integers saturate, and
         the report counts them. "clamp" limits floats too. "rescale" turns all stems of a song down by one gain.
     overwrite:
         Replace tracks that exist.
+    layout:
+        "folder", or a key of `stemplug.tracks.packages.PACKAGES`.
+    tempo:
+        Of a project, in beats a minute, 1 to 960.
     """
 
-    format: str = "wav"
+    format: str | None = None
     bit_depth: str | None = None
-    name: str = DEFAULT_NAME
+    name: str | None = None
     clip: str = "none"
     overwrite: bool = False
+    layout: str = "folder"
+    tempo: float = 120.0
 
     def __post_init__(self) -> None:
-        check_format(self.format, self.bit_depth)
-        check_template(self.name)
+        if self.layout not in LAYOUTS:
+            raise OptionError(unknown("layout", self.layout, LAYOUTS))
+        if self.package and self.kind not in self.package.formats:
+            raise OptionError(f"--as {self.layout}: {unknown('format', self.kind, self.package.formats)}")
+        if self.kind in FORMATS or not self.package:
+            check_format(self.kind, self.bit_depth)
+        elif self.bit_depth:
+            raise OptionError(f"--as {self.layout} has no choice of bit depth. Leave --bit-depth out.")
+        check_template(self.template, one_file=self.one_file)
         if self.clip not in CLIP_MODES:
             raise OptionError(unknown("clip mode", self.clip, CLIP_MODES))
+        if not 1 <= self.tempo <= 960:
+            raise OptionError(f"--tempo {self.tempo:g}: expected 1 to 960 beats a minute.")
+
+    @property
+    def kind(self) -> str:
+        """The format that was chosen, or the default one."""
+        if self.format is not None:
+            return self.format
+        return self.package.formats[0] if self.package else FORMATS[0]
+
+    @property
+    def template(self) -> str:
+        """The name that was chosen, or the default one."""
+        if self.name is not None:
+            return self.name
+        return DEFAULT_FILE_NAME if self.one_file else DEFAULT_NAME
+
+    @property
+    def package(self) -> Package | None:
+        """What the stems are handed over as; None for a folder."""
+        return PACKAGES.get(self.layout)
+
+    @property
+    def one_file(self) -> bool:
+        """Whether all stems go into one file."""
+        return self.package is not None and not self.package.keeps_tracks
 
 
 @dataclass
@@ -107,9 +148,14 @@ class _Track:
         """Close the report: levels are those of the file."""
         level = gain * (self.energy / max(1, self.values)) ** 0.5
         self.report.level_db, self.report.peak_db = decibels(level), decibels(gain * self.peak)
-        with open(self.path, "rb") as file:
-            self.report.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.report.sha256 = sha256_of(self.path)
         return self.report
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decibels(amplitude: float) -> float:
@@ -159,11 +205,13 @@ class FolderWriter(Closing):
         options: FolderFormat,
         start: int = 0,
     ) -> None:
-        self._options, self._rate, self._channels = options, sample_rate, channels
-        self._depth = options.bit_depth or default_depth(options.format, depth)
-        check_rate_of(options.format, sample_rate)
-        targets = [track_path(options.name, song, stem, model, options.format) for stem in stems]
-        targets.append(self._report_path(song, model))
+        self._options, self._rate, self._channels, self._start = options, sample_rate, channels, start
+        self._depth = options.bit_depth or default_depth(options.kind, depth)
+        self._song, self._frames = song, 0
+        check_rate_of(options.kind, sample_rate)
+        report = self._report_path(song, model)
+        tracks = [track_path(options.template, song, stem, model, options.kind) for stem in stems]
+        targets = [*([] if options.one_file else tracks), *self._package_path(song, model, report), report]
         self._tracks: dict[str, _Track] = {}
         self._using = threading.Lock()  # libsndfile crashes if a file is closed under a thread that writes
         try:
@@ -175,9 +223,10 @@ class FolderWriter(Closing):
             self._check_space(frames * len(stems))
             for index, stem in enumerate(stems):
                 tags = TrackTags(stem, song.stem, f"{stem} of {song.stem}, separated by StemPlug ({model})", start)
-                path = self._staging.path(index)
-                report = TrackReport(stem, os.path.relpath(targets[index], targets[-1].parent))
-                self._tracks[stem] = _Track(report, path, tags, self._open(path, tags, spool=self._spooling))
+                path = self._staging.folder / f"{index}.wav" if options.one_file else self._staging.path(index)
+                target = targets[0 if options.one_file else index]
+                track = TrackReport(stem, os.path.relpath(target, report.parent))
+                self._tracks[stem] = _Track(track, path, tags, self._open(path, tags, spool=self._spooling))
         except OSError as error:
             self.close()
             raise unwritable(folder, error) from None
@@ -195,9 +244,18 @@ class FolderWriter(Closing):
         """The bit depth of the tracks; None where the format has none."""
         return self._depth
 
+    def _package_path(self, song: Path, model: str, report: Path) -> list[Path]:
+        """Where the one file lies, or, beside the report, the project; nowhere for a folder."""
+        package = self._options.package
+        if not package:
+            return []
+        if self._options.one_file:
+            return [track_path(self._options.template, song, "", model, package.suffix)]
+        return [report.parent / track_path(DEFAULT_FILE_NAME, song, "", model, package.suffix)]
+
     def _report_path(self, song: Path, model: str) -> Path:
         """Beside the tracks: ``stems.json`` in a folder of the song's own, else with the song's name before it."""
-        folders = self._options.name.split("/")[:-1]
+        folders = self._options.template.split("/")[:-1]
         shared = "/".join(itertools.takewhile(lambda folder: "{stem}" not in folder, folders))
         parent = track_path(f"{shared}/x", song, "", model, "x").parent if shared else Path()
         return parent / (REPORT if "{song}" in shared else f"{song.stem}.{REPORT}")
@@ -209,8 +267,9 @@ class FolderWriter(Closing):
 
     def _check_space(self, frames: int) -> None:
         """What can be told beforehand: the size of WAV files, and of the floats that wait for `--clip rescale`."""
-        bits = DEPTHS[self._depth or "24"] if self._options.format == "wav" else 0
+        bits = DEPTHS[self._depth or _SPOOL] if self._options.kind == "wav" or self._options.one_file else 0
         needed = frames * self._channels * max(bits, DEPTHS[_SPOOL] if self._spooling else 0) // 8
+        needed += needed if self._options.kind == "wav" and self._options.one_file else 0  # the tracks, and the file
         free = shutil.disk_usage(self._staging.folder).free
         if needed > free:
             raise TrackError(
@@ -221,11 +280,14 @@ class FolderWriter(Closing):
     def _open(self, path: Path, tags: TrackTags, spool: bool) -> TrackEncoder:
         if spool:
             return open_track(path, "wav", _SPOOL, self._rate, self._channels, tags)
-        return open_track(path, self._options.format, self._depth, self._rate, self._channels, tags)
+        if self._options.one_file:
+            return open_track(path, "wav", self._depth or _SPOOL, self._rate, self._channels, tags)
+        return open_track(path, self._options.kind, self._depth, self._rate, self._channels, tags)
 
     def write(self, stems: Stems) -> None:
         """Append a piece of every stem."""
         clamp = self._options.clip == "clamp"
+        self._frames += stems.frames
         try:
             with self._using:
                 for name, track in self._tracks.items():
@@ -236,7 +298,7 @@ class FolderWriter(Closing):
         except OSError as error:
             raise unwritable(self._staging.root, error) from None
 
-    def commit(self, about: dict[str, Any]) -> tuple[list[Path], list[TrackReport]]:
+    def commit(self, about: dict[str, Any]) -> tuple[list[Path], list[TrackReport], Path | None]:
         """Complete all files and move them to their place.
 
         Parameters
@@ -246,7 +308,8 @@ class FolderWriter(Closing):
 
         Returns
         -------
-        The paths of the tracks, and what is to be said of them.
+        The paths of the tracks (of the one file, as often, where they are in one), what is to be said of them, and the
+        path of the file or project that they are handed over as.
         """
         try:
             for track in self._tracks.values():
@@ -259,13 +322,41 @@ class FolderWriter(Closing):
             for report in reports:
                 unasked = self._options.clip == "none" and self._depth != "32f"
                 report.saturated = unasked and report.beyond_full_scale > 0
-            written = {"format": self._options.format, "bit_depth": self._depth, "clip": self._options.clip}
+            self._hand_over(reports)
+            written = {
+                "as": self._options.layout,
+                "format": self._options.kind,
+                "bit_depth": self._depth,
+                "clip": self._options.clip,
+            }
             content = {**about, "written": {**written, "gain": gain}, "stems": [report.as_dict() for report in reports]}
-            path = self._staging.path(len(reports))
+            path = self._staging.path(len(self._staging.targets) - 1)
             path.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
-            return self._staging.commit()[:-1], reports
+            paths = self._staging.commit()[:-1]
+            package = paths[-1] if self._options.package else None
+            return (paths * len(reports) if self._options.one_file else paths[: len(reports)]), reports, package
         except OSError as error:
             raise unwritable(self._staging.root, error) from None
+
+    def _hand_over(self, reports: list[TrackReport]) -> None:
+        """Write the package, from the tracks that are whole by now."""
+        package = self._options.package
+        if not package:
+            return
+        tracks = tuple(
+            Track(stem.capitalize(), color_of(stem), f"audio/{stem}.wav" if self._options.one_file else report.file)
+            for stem, report in zip(self._tracks, reports, strict=True)
+        )
+        stems = tuple(Stem(stem, track.path) for stem, track in self._tracks.items())
+        project = Project(
+            self._song.stem, self._rate, self._channels, self._frames, tracks, self._start, self._options.tempo
+        )
+        path = self._staging.path(len(self._staging.targets) - 2)
+        package.write(path, Content(project, stems, self._options.kind, self._depth))
+        if self._options.one_file:
+            digest = sha256_of(path)
+            for report in reports:
+                report.sha256 = digest
 
     def _respool(self, gain: float) -> None:
         """Write the final files from the spooled floats, all with one gain."""
@@ -298,15 +389,3 @@ def check_target(path: Path, song: Path, *, overwrite: bool) -> None:
         raise OptionError(f"'{path}' is a folder, and a track of that name is to be written. Choose another.")
     if os.path.lexists(path) and not overwrite:
         raise OptionError(f"'{path}' exists. Use --overwrite to replace it, or another output folder.")
-
-
-def unwritable(folder: Path, error: OSError) -> TrackError:
-    """What the system said while tracks were written to ``folder``, with advice."""
-    if isinstance(error, TrackError):
-        return error
-    reason = (error.strerror or str(error)).lower()
-    if isinstance(error, FileExistsError) and str(error.filename).startswith(f"{folder}{os.sep}"):
-        return TrackError(f"'{error.filename}' has appeared meanwhile. Use --overwrite to replace it.")
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    advice = "Choose another folder, or free some space." if full else "Choose another folder or --name."
-    return TrackError(f"cannot write to '{folder}': {reason}. {advice}")

@@ -52,12 +52,17 @@ class Selection:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A song that was split: the tracks' paths and reports, and its length in seconds."""
+    """A song that was split: the tracks' paths and reports, and its length in seconds.
+
+    ``package`` is the file or project that the tracks are handed over as, ``note`` what is unusual about them in it.
+    """
 
     song: Path
     paths: list[Path]
     tracks: list[TrackReport]
     seconds: float
+    package: Path | None = None
+    note: str | None = None
 
 
 def split(
@@ -125,8 +130,9 @@ def split(
             frames = _separate(pieces, writer, separator, selection)
             about = _provenance(separator, selection, pieces, frames, digest)
             with separator.watch("encode"):
-                paths, tracks = writer.commit(about)
-    return SplitResult(path, paths, tracks, frames / info.sample_rate)
+                paths, tracks, package = writer.commit(about)
+    note = options.package.note(names) if options.package else None
+    return SplitResult(path, paths, tracks, frames / info.sample_rate, package, note)
 
 
 def _separate(pieces: FileSeparation, writer: FolderWriter, separator: Separator, selection: Selection) -> int:
@@ -190,5 +196,5 @@ def plan(songs: Iterable[PathLike], options: FolderFormat, model: str) -> list[P
     found = find_songs(songs)
     if not found:
         raise OptionError("no song was given.")
-    check_unique(found, options.name, model)
+    check_unique(found, options.template, model)
     return found

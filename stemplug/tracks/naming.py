@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from stemplug.audio.reader import SUFFIXES, PathLike
 from stemplug.errors import AudioError, OptionError, unknown
 
-DEFAULT_NAME = "{song}/{stem}"
+DEFAULT_NAME, DEFAULT_FILE_NAME = "{song}/{stem}", "{song}"
 _FIELDS = ("song", "stem", "model")
 _NAME_BYTES = 255
 
@@ -61,8 +61,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def check_template(template: str) -> None:
-    """Raise `OptionError` unless ``template`` is a relative path with the field {stem}."""
+def check_template(template: str, *, one_file: bool = False) -> None:
+    """Raise `OptionError` unless ``template`` is a relative path with the field {stem}, or without for ``one_file``."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -72,7 +72,9 @@ def check_template(template: str) -> None:
         raise OptionError(f"--name '{template}': fields take no ':' and no '!'. Example: '{DEFAULT_NAME}'.")
     for field in fields - set(_FIELDS):
         raise OptionError(f"--name '{template}': {unknown('field', field, _FIELDS)}")
-    if "stem" not in fields:
+    if one_file and "stem" in fields:
+        raise OptionError(f"--name '{template}': all stems go into one file, so leave {{stem}} out.")
+    if not one_file and "stem" not in fields:
         raise OptionError(f"--name '{template}': {{stem}} is missing, so all stems would share one file.")
     parts = PurePosixPath(template.replace("\\", "/")).parts
     if ".." in parts or template.startswith(("/", "\\", "~")) or "\0" in template:

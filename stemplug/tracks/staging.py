@@ -151,6 +151,18 @@ class Staging(Closing):
             _remove_empty(folder)
 
 
+def unwritable(folder: Path, error: OSError) -> TrackError:
+    """What the system said while tracks were written to ``folder``, with advice."""
+    if isinstance(error, TrackError):
+        return error
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, FileExistsError) and str(error.filename).startswith(f"{folder}{os.sep}"):
+        return TrackError(f"'{error.filename}' has appeared meanwhile. Use --overwrite to replace it.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "Choose another folder, or free some space." if full else "Choose another folder or --name."
+    return TrackError(f"cannot write to '{folder}': {reason}. {advice}")
+
+
 def _try_lock(descriptor: int) -> bool:
     """Lock a folder; False if another process holds it. Where the file system has no locks, all may go on."""
     if fcntl:

@@ -23,16 +23,26 @@ DEPTHS = {"16": 16, "24": 24, "32f": 32}
 CHANNEL_NAMES = {1: ("",), 2: (" L", " R")}
 _RIFF_LIMIT = 0xFFFFFFFF
 _DS64_BYTES = 28
+_EXTENSIBLE = 0xFFFE
+_SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")  # of the GUID, behind the format's tag
 
 
 @dataclass(frozen=True)
 class TrackTags:
-    """What a track tells of itself: stem, song, and a sentence of origin; ``start`` is its first frame in the song."""
+    """What a track tells of itself: stem, song, and a sentence of origin; ``start`` is its first frame in the song.
+
+    ``channels`` names the channels where they are not those of one stem.
+    """
 
     stem: str
     song: str
     description: str
     start: int = 0
+    channels: tuple[str, ...] = ()
+
+    def channel_names(self, channels: int) -> tuple[str, ...]:
+        """The names of all channels, as "vocals L"."""
+        return self.channels or tuple(self.stem + side for side in CHANNEL_NAMES[channels])
 
 
 def quantize(audio: Audio, bits: int) -> NDArray[np.int32]:
@@ -76,7 +86,18 @@ class WavWriter(Closing):
 
     def _format(self, sample_rate: int, channels: int) -> bytes:
         tag = 3 if self._float else 1
-        fields = struct.pack("<HHIIHH", tag, channels, sample_rate, sample_rate * self._frame, self._frame, self._bits)
+        extensible = channels > 2  # then required: Microsoft, "Multiple Channel Audio Data and WAVE Files"
+        fields = struct.pack(
+            "<HHIIHH",
+            _EXTENSIBLE if extensible else tag,
+            channels,
+            sample_rate,
+            sample_rate * self._frame,
+            self._frame,
+            self._bits,
+        )
+        if extensible:  # no channel is a loudspeaker's
+            return fields + struct.pack("<HHIH", 22, self._bits, 0, tag) + _SUBFORMAT
         return fields + (bytes(2) if self._float else b"")
 
     def _write(self, content: bytes | memoryview) -> None:
@@ -128,7 +149,7 @@ class WavWriter(Closing):
 def _bext(tags: TrackTags, sample_rate: int, channels: int, bits: int) -> bytes:
     """The broadcast extension, version 1: the song's time of the first frame, so that editors can spot the track."""
     now = time.localtime()
-    mode = "mono" if channels == 1 else "stereo"
+    mode = {1: "mono", 2: "stereo"}.get(channels, "multi")
     history = f"A=PCM,F={sample_rate},W={bits},M={mode},T=StemPlug\r\n".encode("ascii")
     return (
         struct.pack(
@@ -150,8 +171,8 @@ def _bext(tags: TrackTags, sample_rate: int, channels: int, bits: int) -> bytes:
 def _ixml(tags: TrackTags, channels: int) -> bytes:
     tracks = "".join(
         f"<TRACK><CHANNEL_INDEX>{i}</CHANNEL_INDEX><INTERLEAVE_INDEX>{i}</INTERLEAVE_INDEX>"
-        f"<NAME>{_xml(tags.stem + side)}</NAME></TRACK>"
-        for i, side in enumerate(CHANNEL_NAMES[channels], 1)
+        f"<NAME>{_xml(name)}</NAME></TRACK>"
+        for i, name in enumerate(tags.channel_names(channels), 1)
     )
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'

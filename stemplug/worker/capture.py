@@ -20,7 +20,8 @@ import numpy as np
 
 from stemplug.audio import Audio, Timeline
 from stemplug.models import Manifest
-from stemplug.tracks.reaper import ReaperTrack, write_project
+from stemplug.tracks.project import Project, Track, color_of
+from stemplug.tracks.reaper import write_reaper
 from stemplug.tracks.wav import TrackTags, WavWriter
 from stemplug.worker.segment import Mark
 
@@ -189,15 +190,16 @@ class Take:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _publish(self, staging: Path) -> None:
-        tracks = [ReaperTrack(stem.capitalize(), f"{stem}.wav") for stem in self._manifest.stems]
-        position = (self.host + self._first - self.start) / self._rate
-        length = (self._frames - (0 if self.stop is not None else self._silence)) / self._rate
-        write_project(staging / "stems.rpp", tracks, self._rate, position, length)
+        tracks = tuple(Track(stem.capitalize(), color_of(stem), f"{stem}.wav") for stem in self._manifest.stems)
+        position = self.host + self._first - self.start
+        frames = self._frames - (0 if self.stop is not None else self._silence)
+        project = Project(self._name, self._rate, self._channels, frames, tracks, position)
+        write_reaper(staging / "stems.rpp", project)
         for number in range(1, 1000):
             target = staging.parent / (_folder_name(self._name) + (f" {number}" if number > 1 else ""))
             if not target.exists():
                 staging.rename(target)
-                log.info("%s: captured %.1f s in '%s'", self._name, length, target)
+                log.info("%s: captured %.1f s in '%s'", self._name, frames / self._rate, target)
                 return
 
     def _guard(self, action: Callable[[], None]) -> None:

@@ -63,7 +63,7 @@ def test_a_take_holds_the_stems_of_what_was_played_and_their_time(folder: Path, 
     np.testing.assert_allclose(sum(stems.values()), song[:, 5000:25000], atol=1e-7)
     assert wavinfo.WavInfoReader(str(take / "vocals.wav")).bext.time_reference == 96000
     project = (take / "stems.rpp").read_text()
-    assert f"POSITION {96000 / RATE:.10f}" in project and f"LENGTH {20000 / RATE:.10f}" in project
+    assert f"POSITION {96000 / RATE:.14f}" in project and f"LENGTH {20000 / RATE:.14f}" in project
     assert 'FILE "vocals.wav"' in project and 'NAME "Accompaniment"' in project
 
 

@@ -1,0 +1,204 @@
+"""Each way to hand stems over holds the song's stems, with their names, colours and place in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stemplug import Separator, split
+from stemplug.audio import Audio
+from stemplug.errors import OptionError, TrackError
+from stemplug.tracks import FolderFormat, Selection
+from stemplug.tracks.dawproject import Archive, read_dawproject
+from stemplug.tracks.multichannel import read_multichannel
+from stemplug.tracks.packages import LAYOUTS, PACKAGES
+from stemplug.tracks.project import Project, Track, color_of
+from stemplug.tracks.reaper import project_text, read_reaper
+from stemplug.tracks.stem_mp4 import read_stem_mp4
+from tests.conftest import RATE, files_below
+
+STEMS = ("vocals", "drums", "other")
+START, END = RATE, 2 * RATE + 1001
+
+
+@pytest.fixture
+def wav(tmp_path: Path, song: Audio) -> Path:
+    path = tmp_path / "Über song.wav"
+    soundfile.write(path, song[:, : 3 * RATE].T, RATE, subtype="PCM_16")
+    return path
+
+
+def read(path: Path) -> Audio:
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+def from_multichannel(path: Path) -> dict[str, Audio]:
+    return read_multichannel(path)[0]
+
+
+def from_stem_mp4(path: Path) -> dict[str, Audio]:
+    found = read_stem_mp4(path)
+    assert found.names == ("Drums", "Bass", "Other", "Vocals")
+    assert found.colors[3] == color_of("vocals")
+    drums, bass, other, vocals = found.audio[1:]
+    assert np.abs(bass).max() < 1e-3
+    return {"vocals": vocals, "drums": drums, "other": other}
+
+
+def from_reaper(path: Path) -> dict[str, Audio]:
+    project = read_reaper(path)
+    assert (project.position, project.frames, project.tempo) == (START, END - START, 98.5)
+    assert [track.color for track in project.tracks] == [color_of(stem) for stem in STEMS]
+    return {track.name.lower(): read(path.parent / track.media) for track in project.tracks}
+
+
+def from_dawproject(path: Path) -> dict[str, Audio]:
+    project = read_dawproject(path)
+    assert project.tempo == 98.5
+    tracks = [track for track in project.tracks if track.clips]  # the master has none
+    clips = [track.clips[0] for track in tracks]
+    assert [(clip.position, clip.frames) for clip in clips] == [(START, END - START)] * len(STEMS)
+    assert [track.color for track in tracks] == [color_of(stem) for stem in STEMS]
+    return audio_in(path)
+
+
+def audio_in(dawproject: Path) -> dict[str, Audio]:
+    found = {}
+    with Archive(dawproject) as archive:
+        for track in (track for track in read_dawproject(dawproject).tracks if track.clips):
+            archive.extract(track.clips[0].media, extracted := dawproject.parent / "extracted")
+            found[track.name.lower()] = read(extracted)
+            extracted.unlink()
+    return found
+
+
+READERS: dict[str, Callable[[Path], dict[str, Audio]]] = {
+    "multichannel": from_multichannel,
+    "stem.mp4": from_stem_mp4,
+    "reaper": from_reaper,
+    "dawproject": from_dawproject,
+}
+
+
+def test_every_layout_has_a_reader() -> None:
+    assert ("folder", *READERS) == LAYOUTS
+
+
+@pytest.mark.parametrize("layout", READERS)
+def test_the_stems_come_back_from_it(tmp_path: Path, passthrough: Separator, wav: Path, layout: str) -> None:
+    cut = Selection(start=START / RATE, end=END / RATE)
+    tracks = split(wav, tmp_path / "tracks", separator=passthrough, selection=cut)
+    options = FolderFormat(layout=layout, tempo=98.5)
+    result = split(wav, tmp_path / "out", separator=passthrough, selection=cut, options=options)
+    assert result.package
+    found = READERS[layout](result.package)
+    assert list(found) == list(STEMS)
+    for stem, path in zip(STEMS, tracks.paths, strict=True):
+        expected = read(path)
+        if layout == "stem.mp4":  # AAC: a loss, but no shift
+            assert found[stem].shape == expected.shape
+            assert np.sum((found[stem] - expected) ** 2) <= 1e-2 * np.sum(expected**2)
+        else:
+            np.testing.assert_array_equal(found[stem], expected)
+    report = json.loads(next((tmp_path / "out").rglob("*stems.json")).read_text())
+    assert report["written"]["as"] == layout
+    assert {track["stem"] for track in report["stems"]} == set(STEMS)
+
+
+@pytest.mark.parametrize("layout", ["multichannel", "dawproject"])
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+def test_one_file_holds_the_depth_that_was_asked_for(
+    tmp_path: Path, passthrough: Separator, wav: Path, layout: str, depth: str
+) -> None:
+    tracks = split(wav, tmp_path / "tracks", separator=passthrough, options=FolderFormat(bit_depth=depth))
+    options = FolderFormat(bit_depth=depth, layout=layout)
+    package = split(wav, tmp_path / "out", separator=passthrough, options=options).package
+    assert package
+    if layout == "dawproject":
+        found = audio_in(package)
+    else:
+        found = from_multichannel(package)
+        assert soundfile.info(package).subtype == soundfile.info(tracks.paths[0]).subtype
+    for stem, path in zip(STEMS, tracks.paths, strict=True):
+        np.testing.assert_array_equal(found[stem], read(path))
+
+
+def test_the_channels_of_one_file_are_named(tmp_path: Path, passthrough: Separator, wav: Path) -> None:
+    wavinfo = pytest.importorskip("wavinfo")
+    package = split(wav, tmp_path, separator=passthrough, options=FolderFormat(layout="multichannel")).package
+    tracks = list(wavinfo.WavInfoReader(str(package)).ixml.track_list)
+    assert [track.name for track in tracks] == [f"{stem} {side}" for stem in STEMS for side in "LR"]
+    assert soundfile.info(package).channels == 6
+
+
+@pytest.mark.parametrize("layout", PACKAGES)
+def test_a_run_leaves_one_file_or_nothing(tmp_path: Path, passthrough: Separator, wav: Path, layout: str) -> None:
+    out, options = tmp_path / "out", FolderFormat(layout=layout)
+    package = split(wav, out, separator=passthrough, options=options).package
+    assert package and package.is_file()
+    before = files_below(out)
+    if not PACKAGES[layout].keeps_tracks:
+        assert set(before) == {package, out / "Über song.stems.json"}
+    with pytest.raises(OptionError, match="exists"):
+        split(wav, out, separator=passthrough, options=options)
+    assert files_below(out) == before
+    split(wav, out, separator=passthrough, options=FolderFormat(layout=layout, overwrite=True))
+    assert set(files_below(out)) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "reapper"}, "reaper"),
+        ({"layout": "stem.mp4", "format": "flac"}, "aac"),
+        ({"layout": "stem.mp4", "bit_depth": "24"}, "bit depth"),
+        ({"layout": "multichannel", "format": "mp3"}, "wav"),
+        ({"layout": "multichannel", "name": "{song}/{stem}"}, "leave"),
+        ({"layout": "folder", "format": "aac"}, "format"),
+        ({"layout": "reaper", "tempo": 0.0}, "tempo"),
+        ({"layout": "reaper", "tempo": float("nan")}, "tempo"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        FolderFormat(**options)  # type: ignore[arg-type]
+
+
+def test_a_stem_file_says_which_slots_are_silent(tmp_path: Path, passthrough: Separator, wav: Path) -> None:
+    result = split(wav, tmp_path, separator=passthrough, options=FolderFormat(layout="stem.mp4"))
+    assert result.note and "Bass" in result.note
+
+
+@given(
+    rate=st.sampled_from([8000, 44100, 48000, 96000, 192000]),
+    position=st.integers(0, 1 << 33),
+    frames=st.integers(0, 1 << 33),
+    names=st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1), max_size=4),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_reaper_project_keeps_frames_and_names(
+    tmp_path_factory: pytest.TempPathFactory, rate: int, position: int, frames: int, names: list[str]
+) -> None:
+    tracks = tuple(Track(name.replace("`", ""), (1, 2, 3), f"a/{n}.wav") for n, name in enumerate(["x", *names]))
+    path = tmp_path_factory.mktemp("rpp") / "p.rpp"
+    path.write_text(project_text(Project("p", rate, 2, frames, tracks, position)), encoding="utf-8")
+    found = read_reaper(path)
+    assert (found.sample_rate, found.position, found.frames) == (rate, position, frames)
+    assert found.tracks == tracks
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF\x04\0\0\0WAVE", b"RIFF\x04\0\0\0WAVEiXML\x04\0\0\0<a/>", b"x" * 100])
+def test_what_is_no_file_of_stems_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(content)
+    with pytest.raises(TrackError, match="x.wav"):
+        read_multichannel(path)
+    with pytest.raises(TrackError, match="x.wav"):
+        read_reaper(path)
