@@ -15,11 +15,11 @@ from stemplug.cli.split import emit, printable, progress_bar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stemplug.tracks.projects.reaper import Item, Track
+    from stemplug.tracks.projects import Item, Track
 
-app = typer.Typer(help="Projects of a DAW that exist: REAPER (.rpp).")
+app = typer.Typer(help="Projects of a DAW that exist: REAPER (.rpp), DAWproject (.dawproject).")
 
-Project = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A REAPER project (.rpp).")]
+Project = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A project (.rpp, .dawproject).")]
 
 
 @app.command()
@@ -28,7 +28,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a track.")] = False,
 ) -> None:
     """List tracks and items: position and length in seconds, then the takes; with several, * marks the active one."""
-    from stemplug.tracks.projects.reaper import show
+    from stemplug.tracks.projects import show
 
     for track in show(file):
         if as_json:
@@ -56,7 +56,8 @@ def split(
     file: Project,
     track: Annotated[str, typer.Option(metavar="NAME", help="Name of the track, or its number.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="NEW", readable=False, help="The new project, in FILE's folder.")
+        Path,
+        typer.Option("-o", "--output", metavar="NEW", readable=False, help="The new project, best in FILE's folder."),
     ],
     model: Annotated[str, typer.Option(help="Name or folder of a model; see 'stemplug models list'.")] = "default",
     fold: Annotated[str | None, typer.Option(metavar="STEM", help="Two stems: this one and the rest.")] = None,
@@ -67,13 +68,14 @@ def split(
     """Split the audio of a track, and write a new project with a folder of stem tracks under it.
 
     Every item is split the same way, with its takes, fades and gain; the track is muted. All else, effects and routing
-    included, stays byte for byte. The paths of the new project and of its stems (in "NEW Stems") are printed.
+    included, stays byte for byte. The paths of the new project and of its stems are printed: they lie in "NEW Stems"
+    beside a REAPER project, and in a DAWproject.
 
     Example: stemplug project split song.rpp --track Drums -o "song stems.rpp"
     """
     from stemplug.engine import Separator
     from stemplug.tracks import Selection, duration
-    from stemplug.tracks.projects.reaper import Splitter, model_splitter, split_track
+    from stemplug.tracks.projects import Splitter, model_splitter, split_track
 
     separator = Separator(model, threads=threads, device=device)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stemplug.errors import TrackError
 from stemplug.tracks.project import Project, Track
-from stemplug.tracks.projects.rpp import Block, Rpp
+from stemplug.tracks.rpp import Block, Rpp
 
 _CUSTOM = 0x1000000  # this colour is set, rather than the theme's
 _SOURCES = {".wav": "WAVE", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "VORBIS"}

@@ -16,8 +16,8 @@ import soundfile
 from stemplug.audio import Audio
 from stemplug.engine import Separator
 from stemplug.errors import AudioError, OptionError, StemPlugError, TrackError
-from stemplug.tracks.projects import rpp
-from stemplug.tracks.projects.reaper import Splitter, model_splitter, show, split_track
+from stemplug.tracks import rpp
+from stemplug.tracks.projects import Splitter, model_splitter, show, split_track
 from tests.conftest import RATE, files_below
 
 STEMS = ("vocals", "drums", "other")
@@ -485,11 +485,19 @@ def test_damage_anywhere_is_told_or_does_no_harm(folder: Path) -> None:
     assert 3 < told < 30
 
 
-@pytest.mark.parametrize("what", ["missing.rpp", "audio", "pipe.rpp"])
+@pytest.mark.parametrize("what", ["missing.rpp", "folder.rpp", "pipe.rpp"])
 def test_files_that_cannot_be_read(folder: Path, what: str) -> None:
     os.mkfifo(folder / "pipe.rpp")
+    (folder / "folder.rpp").mkdir()
     with pytest.raises(TrackError, match=f"cannot read '.*{what}'"):
         show(folder / what)
+
+
+def test_the_suffix_tells_the_format(folder: Path) -> None:
+    with pytest.raises(OptionError, match="ends in .rpp or .dawproject"):
+        show(folder / "song.als")
+    with pytest.raises(OptionError, match="Name it 'new.rpp'"):
+        split_track(write(folder), folder / "new.dawproject", "Kick", splitter())
 
 
 def test_huge_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,21 +19,18 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stemplug.errors import OptionError, unknown
-from stemplug.tracks.folder import FolderFormat, check_target
+from stemplug.tracks.folder import check_target
 from stemplug.tracks.naming import track_path
 from stemplug.tracks.project import color_of
-from stemplug.tracks.projects.rpp import Block, Edit, Line, Rpp, edited, quoted, shown
+from stemplug.tracks.projects.listing import Item, Take, Track
+from stemplug.tracks.projects.splitting import SplitProject, Splitter
+from stemplug.tracks.rpp import Block, Edit, Line, Rpp, edited, quoted, shown
 from stemplug.tracks.staging import Staging, unwritable
-
-if TYPE_CHECKING:
-    from stemplug.engine import Separator
-    from stemplug.engine.separator import Progress
 
 SUFFIX = ".rpp"
 _NO_AUDIO = ("MIDI", "MIDIPOOL", "EMPTY", "CLICK", "LTC", "VIDEOEFFECT", "RPP_PROJECT")
@@ -43,55 +40,6 @@ _ENVELOPE = re.compile(r"(VOL|PAN|WIDTH|MUTE)ENV[23]?$")
 _GUID = re.compile(rb"^([ \t]*(?:IGUID|GUID|EGUID|FXID) )\{[^}\r\n]*\}", re.MULTILINE)
 _CUSTOM_COLOR = 0x1000000
 _GLUE = "In REAPER, glue the item (Item > Glue items), save, and try again."
-
-
-@dataclass(frozen=True)
-class Take:
-    """What an item can play: ``kind`` is REAPER's word for its source, ``file`` is as written there, "" for none."""
-
-    name: str
-    kind: str
-    file: str
-    active: bool
-
-
-@dataclass(frozen=True)
-class Item:
-    """Something on a track, with its line in the project; ``position`` and ``length`` are in seconds."""
-
-    line: int
-    position: float
-    length: float
-    takes: tuple[Take, ...]
-
-
-@dataclass(frozen=True)
-class Track:
-    """A track: ``number`` counts from 1, as in REAPER; ``depth`` counts the folders around it."""
-
-    number: int
-    name: str
-    depth: int
-    folder: bool
-    muted: bool
-    items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
-class Splitter:
-    """What takes audio apart: ``split(song, folder)`` writes a WAV for each of ``stems`` and returns their paths."""
-
-    stems: tuple[str, ...]
-    split: Callable[[Path, Path], Mapping[str, Path]]
-
-
-@dataclass(frozen=True)
-class SplitProject:
-    """A project that was written, its new media, and what people should know."""
-
-    path: Path
-    media: list[Path]
-    notes: list[str]
 
 
 @dataclass
@@ -195,7 +143,7 @@ def split_track(path: Path, new: Path, track: str, splitter: Splitter, *, overwr
     track:
         Name of a track, or its number (from 1) where no track has that name.
     splitter:
-        What separates; see `model_splitter`.
+        What separates.
     overwrite:
         Replace ``new`` and stems that exist.
 
@@ -229,23 +177,7 @@ def split_track(path: Path, new: Path, track: str, splitter: Splitter, *, overwr
     return SplitProject(finals[-1], finals[:-1], job.notes)
 
 
-def model_splitter(separator: Separator, fold: str | None = None, progress: Progress | None = None) -> Splitter:
-    """A model as a splitter: WAV of the source's rate, channels and length, at least 24 bit; ``fold`` as in `split`."""
-    from stemplug.tracks.job import Selection, split
-
-    selection = Selection(fold=fold)
-
-    def run(song: Path, folder: Path) -> dict[str, Path]:
-        options = FolderFormat(name="{stem}")
-        result = split(song, folder, separator=separator, selection=selection, options=options, progress=progress)
-        return {track.stem: made for track, made in zip(result.tracks, result.paths, strict=True)}
-
-    return Splitter(tuple(selection.names(separator.stems)), run)
-
-
 def _check_new(path: Path, new: Path) -> None:
-    if new.suffix.lower() != SUFFIX:
-        raise OptionError(f"-o '{new}': a REAPER project ends in {SUFFIX}. Name it '{new.stem}{SUFFIX}'.")
     if new.exists() and path.exists() and new.samefile(path):
         raise OptionError(f"-o '{new}' is the project itself, which is never changed. Choose another name.")
     if path.exists() and not (new.parent.exists() and new.parent.samefile(path.parent)):
