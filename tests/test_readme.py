@@ -16,6 +16,8 @@ import soundfile
 
 from stemplug import PluginError, plugin
 from stemplug.audio import Audio
+from stemplug.tracks.project import Project, Track
+from stemplug.tracks.reaper import write_reaper
 from tests.conftest import RATE
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -48,6 +50,8 @@ def folder(tmp_path: Path, song: Audio, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "album").mkdir()
     for name in ("song.flac", "song.wav", "other.flac", "album/one.flac"):
         soundfile.write(tmp_path / name, song.T, RATE)
+    tracks = (Track("Live take", (1, 2, 3), "song.wav"),)
+    write_reaper(tmp_path / "band.rpp", Project("band", RATE, 2, song.shape[1], tracks))
     for name, code in CHAINS.items():
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
