@@ -209,6 +209,9 @@ class FolderWriter(Closing):
         self._depth = options.bit_depth or default_depth(options.kind, depth)
         self._song, self._frames = song, 0
         check_rate_of(options.kind, sample_rate)
+        if options.package and options.package.rates and sample_rate not in options.package.rates:
+            rates = " or ".join(map(str, options.package.rates))
+            raise OptionError(f"'{song}' has {sample_rate} Hz; --as {options.layout} holds {rates} Hz. Resample it.")
         report = self._report_path(song, model)
         tracks = [track_path(options.template, song, stem, model, options.kind) for stem in stems]
         targets = [*([] if options.one_file else tracks), *self._package_path(song, model, report), report]
@@ -352,7 +355,10 @@ class FolderWriter(Closing):
             self._song.stem, self._rate, self._channels, self._frames, tracks, self._start, self._options.tempo
         )
         path = self._staging.path(len(self._staging.targets) - 2)
-        package.write(path, Content(project, stems, self._options.kind, self._depth))
+        try:
+            package.write(path, Content(project, stems, self._options.kind, self._depth))
+        except TrackError as error:  # it knows the file by its name here only
+            raise TrackError(str(error).replace(str(path), str(self._staging.targets[-2]))) from None
         if self._options.one_file:
             digest = sha256_of(path)
             for report in reports:

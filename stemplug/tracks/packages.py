@@ -11,7 +11,7 @@ from stemplug.tracks.encode import FORMATS
 from stemplug.tracks.multichannel import write_multichannel
 from stemplug.tracks.project import Project, Stem
 from stemplug.tracks.reaper import write_reaper
-from stemplug.tracks.stem_mp4 import CODECS, assign_slots, write_stem_mp4
+from stemplug.tracks.stem_mp4 import CODECS, RATES, assign_slots, write_stem_mp4
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Package:
         What the stems may be encoded as in it; the first is the default.
     keeps_tracks:
         Whether the stems stay files of their own beside it.
+    rates:
+        Sample rates that it can hold, in Hz; none says that all are fine.
     write:
         Makes the file.
     note:
@@ -47,6 +49,7 @@ class Package:
     keeps_tracks: bool
     write: Callable[[Path, Content], None]
     note: Callable[[list[str]], str | None] = lambda names: None
+    rates: tuple[int, ...] = ()
 
 
 PACKAGES = {
@@ -62,6 +65,7 @@ PACKAGES = {
         False,
         lambda path, content: write_stem_mp4(path, content.stems, content.project.title, content.format),
         lambda names: assign_slots(names).note,
+        RATES,
     ),
     "reaper": Package("rpp", FORMATS, True, lambda path, content: write_reaper(path, content.project)),
     "dawproject": Package(

@@ -171,6 +171,16 @@ def test_what_does_not_fit_together_is_refused(options: dict[str, object], messa
         FolderFormat(**options)  # type: ignore[arg-type]
 
 
+def test_a_rate_that_it_cannot_hold_is_told_before_anything_is_done(
+    tmp_path: Path, passthrough: Separator, song: Audio
+) -> None:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, song[:, :RATE].T, 96000)
+    with pytest.raises(OptionError, match="96000 Hz; --as stem.mp4 holds 44100 or 48000"):
+        split(path, tmp_path / "out", separator=passthrough, options=FolderFormat(layout="stem.mp4"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stem_file_says_which_slots_are_silent(tmp_path: Path, passthrough: Separator, wav: Path) -> None:
     result = split(wav, tmp_path, separator=passthrough, options=FolderFormat(layout="stem.mp4"))
     assert result.note and "Bass" in result.note
