@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stemplug.errors import TrackError
 from stemplug.tracks.project import Project, Track
-from stemplug.tracks.rpp import Block, Rpp
+from stemplug.tracks.rpp import Block, Rpp, quoted
 
 _CUSTOM = 0x1000000  # this colour is set, rather than the theme's
 _SOURCES = {".wav": "WAVE", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "VORBIS"}
@@ -91,9 +91,4 @@ def read_reaper(path: Path) -> Project:
 
 
 def _quoted(text: str) -> str:
-    """A string in whichever quotes it does not hold; what holds all three loses its backquotes, as in REAPER."""
-    clean = " ".join(text.split())
-    for quote in "\"'":
-        if quote not in clean:
-            return f"{quote}{clean}{quote}"
-    return "`" + clean.replace("`", "'") + "`"
+    return quoted(" ".join(text.split())).decode(errors="surrogateescape")

@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stemplug.errors import TrackError
-from stemplug.tracks.dawproject import Archive, parse, read_dawproject, unsafe, write_dawproject
+from stemplug.tracks.dawproject import read_dawproject, write_dawproject
 from stemplug.tracks.project import Project, Stem, Track, color_of
+from stemplug.tracks.xml_text import parse
+from stemplug.tracks.zip_archive import Archive, unsafe
 from tests.conftest import files_below
 
 XSD = Path(os.environ.get("STEMPLUG_DAWPROJECT_XSD") or Path(__file__).parents[3] / "shared" / "dawproject")
@@ -228,7 +230,7 @@ def test_hostile_xml_is_refused(tmp_path: Path, text: bytes, message: str) -> No
 
 
 def test_too_many_elements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stemplug.tracks.dawproject._ELEMENTS", 1000)
+    monkeypatch.setattr("stemplug.tracks.xml_text._ELEMENTS", 1000)
     with pytest.raises(ValueError, match="more than 1000 elements"):
         parse(b"<a>" + b"<b/>" * 1000 + b"</a>")
 
@@ -337,7 +339,7 @@ def test_sizes_that_lie_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_audio_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stemplug.tracks.dawproject._AUDIO_BYTES", 1 << 20)
+    monkeypatch.setattr("stemplug.tracks.zip_archive._AUDIO_BYTES", 1 << 20)
     path = zipped(tmp_path, {"project.xml": b"<Project/>", "a.wav": bytes((1 << 20) + 1)})
     with Archive(path) as archive, pytest.raises(TrackError, match="'a.wav' is larger than"):
         archive.extract("a.wav", tmp_path / "a.wav")

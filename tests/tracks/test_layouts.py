@@ -16,12 +16,13 @@ from stemplug import Separator, split
 from stemplug.audio import Audio
 from stemplug.errors import OptionError, TrackError
 from stemplug.tracks import FolderFormat, Selection
-from stemplug.tracks.dawproject import Archive, read_dawproject
+from stemplug.tracks.dawproject import read_dawproject
 from stemplug.tracks.multichannel import read_multichannel
 from stemplug.tracks.packages import LAYOUTS, PACKAGES
 from stemplug.tracks.project import Project, Track, color_of
 from stemplug.tracks.reaper import project_text, read_reaper
 from stemplug.tracks.stem_mp4 import read_stem_mp4
+from stemplug.tracks.zip_archive import Archive
 from tests.conftest import RATE, files_below
 
 STEMS = ("vocals", "drums", "other")

@@ -22,27 +22,22 @@ from stemplug.audio import AudioReader
 from stemplug.errors import OptionError, TrackError, unknown
 from stemplug.tracks.dawproject import (
     PROJECT,
-    Archive,
-    Element,
     ReadClip,
-    add_file,
     audio_clips,
-    clean,
-    copy_member,
     file_of,
     in_scope,
-    new_archive,
     number,
     read_dawproject,
     tempo_of,
     tracks_of,
-    unsafe,
 )
 from stemplug.tracks.folder import check_target
 from stemplug.tracks.project import color_of
 from stemplug.tracks.projects.listing import Item, Take, Track
 from stemplug.tracks.projects.splitting import SplitProject, Splitter
 from stemplug.tracks.staging import PREFIX, unwritable
+from stemplug.tracks.xml_text import Element, clean
+from stemplug.tracks.zip_archive import Archive, add_file, copy_member, new_archive, unsafe
 
 SUFFIX = ".dawproject"
 _RATE_TOLERANCE = 1e-4  # 0.2 cents: programs print the beats of an audio file with single precision
