@@ -54,6 +54,7 @@ def folder(tmp_path: Path, song: Audio, monkeypatch: pytest.MonkeyPatch) -> Path
     write_reaper(tmp_path / "band.rpp", Project("band", RATE, 2, song.shape[1], tracks))
     for name, code in CHAINS.items():
         (tmp_path / name).write_text(code)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

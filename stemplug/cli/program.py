@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import stemplug
-from stemplug.cli import bench, chain, doctor, models, plugin, project, split, worker
+from stemplug.cli import bench, chain, doctor, models, plugin, project, session, split, worker
 from stemplug.errors import StemPlugError
 
 INTERNAL, USAGE, INPUT, OUTPUT, INTERRUPTED, TERMINATED = 1, 2, 3, 6, 130, 143
@@ -33,6 +33,8 @@ app = typer.Typer(
 app.command("split")(split.split_command)
 app.command("chain")(chain.chain_command)
 app.add_typer(project.app, name="project")
+app.add_typer(session.app, name="session")
+app.command("render")(session.render_command)
 app.add_typer(models.app, name="models")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(worker.app, name="worker")
