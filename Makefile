@@ -58,10 +58,12 @@ native: setup
 		$(CMAKE) -S tests/probe -B build/probe -DSTEMPLUG_VST3_SDK=$(VST3_SDK) >/dev/null && $(BUILD) build/probe || \
 		echo "the VST3 plugin was not built: tests that need it are left out"
 
-# The plugin in real hosts, the slow forms as well: a minute in real time, Ardour without a screen.
+# The plugin in real hosts, the slow forms as well: a minute in real time, Ardour without a screen. Stem files in stempeg,
+# which needs FFmpeg's programs.
 test-hosts: native
-	@command -v ardour7-lua >/dev/null || $(SUDO) apt-get install -qy --no-install-recommends ardour || true
-	STEMPLUG_HOSTS=1 $(BIN)/python -m pytest tests/hosts tests/plugin -m "slow or not slow" --timeout 900
+	@command -v ardour7-lua >/dev/null && command -v ffmpeg >/dev/null || $(SUDO) apt-get install -qy --no-install-recommends ardour ffmpeg || true
+	STEMPLUG_HOSTS=1 $(BIN)/python -m pytest tests/hosts tests/plugin tests/tracks/test_stem_mp4.py \
+		-m "slow or not slow" --timeout 900
 
 # The C++ tests under the address, undefined-behaviour and thread sanitizers.
 sanitize: native
