@@ -133,8 +133,11 @@ def test_one_file_holds_the_depth_that_was_asked_for(
 
 def test_the_channels_of_one_file_are_named(tmp_path: Path, passthrough: Separator, wav: Path) -> None:
     wavinfo = pytest.importorskip("wavinfo")
-    package = split(wav, tmp_path, separator=passthrough, options=FolderFormat(layout="multichannel")).package
-    tracks = list(wavinfo.WavInfoReader(str(package)).ixml.track_list)
+    cut, options = Selection(start=START / RATE), FolderFormat(layout="multichannel")
+    package = split(wav, tmp_path, separator=passthrough, selection=cut, options=options).package
+    info = wavinfo.WavInfoReader(str(package))
+    assert info.bext.time_reference == START
+    tracks = list(info.ixml.track_list)
     assert [track.name for track in tracks] == [f"{stem} {side}" for stem in STEMS for side in "LR"]
     assert soundfile.info(package).channels == 6
 
