@@ -55,6 +55,12 @@ class TrackError(StemPlugError, OSError):
     exit_code = 6
 
 
+class ProjectError(TrackError):
+    """A project of a DAW that cannot be read, or holds what cannot be split."""
+
+    exit_code = 3
+
+
 class ChainError(StemPlugError, ValueError):
     """A saved chain that cannot be used."""
 

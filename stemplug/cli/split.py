@@ -80,7 +80,7 @@ def split_command(
     software. A song that fails is reported and the others go on; the exit code is that of the first failure.
     """
     from stemplug.engine import Separator
-    from stemplug.tracks import FolderFormat, Selection, duration, plan, split
+    from stemplug.tracks import FolderFormat, Selection, check_apart, duration, plan, split
 
     options = FolderFormat(format, bit_depth, name, clip, overwrite, layout, tempo)
     names = None if stems is None else tuple(stem.strip() for stem in stems.split(",") if stem.strip())
@@ -89,7 +89,7 @@ def split_command(
         raise OptionError(f"--start {start:g} is not before --end {end:g}.")
     found = plan(songs, options, model)
     separator = Separator(model, threads=threads, device=device)
-    selection.names(separator.stems)
+    check_apart(found, output, selection.names(separator.stems), options, separator.manifest.name)
     code = 0
     for song in found:
         try:

@@ -32,11 +32,16 @@ class Clips:
             )
         if given != ["file"] and not track.instrument:
             self._source.fail((*place, given[0]), "midi and notes need the track's instrument.")
-        begin = self._seconds(clip.at)
-        if clip.length is not None:
-            return begin + self._seconds(clip.length)
-        if clip.file:
-            return begin + self._duration(self._file(clip.file, place), clip.start, place)
+        begin, length = self._seconds(clip.at), None if clip.length is None else self._seconds(clip.length)
+        if length is not None and length * self._source.session.sample_rate < 1:
+            self._source.fail((*place, "length"), f"found {length:g} s; expected a frame at least.")
+        if clip.midi:
+            self._source.input_at((*place, "midi"), clip.midi)
+        if clip.file:  # looked at whether it is heard or not: what a session names is never written over
+            duration = self._duration(self._file(clip.file, place), clip.start, place)
+            return begin + (duration if length is None else length)
+        if length is not None:
+            return begin + length
         if clip.midi:
             self._source.fail(
                 (*place, "length"), "a clip of a MIDI file needs a length, so that the session has an end."

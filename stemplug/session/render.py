@@ -158,7 +158,9 @@ def _planners(source: Source) -> dict[str, Planner]:
         prefix = Path(song).stem
         if not prefix.strip("."):
             source.fail(("songs", index), "the file's name gives no name for a folder. Rename it.")
-        if prefix in planners:
+        if prefix.casefold() == REPORT:
+            source.fail(("songs", index), f"a folder named '{prefix}' would stand where {REPORT} goes. Rename it.")
+        if prefix.casefold() in (known.casefold() for known in planners):
             source.fail(("songs", index), f"two songs are called '{prefix}', the name of their folder. Rename one.")
         planners[prefix] = Planner(source, song)
     return planners or {"": Planner(source)}

@@ -1,7 +1,7 @@
 """Stems back as tracks: folders of WAV, FLAC, OGG or MP3, one file for all, projects of DAWs."""
 
 from stemplug.tracks.folder import CLIP_MODES, FolderFormat, FolderWriter, TrackReport
-from stemplug.tracks.job import Selection, SplitResult, duration, plan, split
+from stemplug.tracks.job import Selection, SplitResult, check_apart, duration, plan, split
 from stemplug.tracks.naming import find_songs
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Selection",
     "SplitResult",
     "TrackReport",
+    "check_apart",
     "duration",
     "find_songs",
     "plan",

@@ -23,6 +23,7 @@ from stemplug.tracks.encode import FORMATS, TrackEncoder, check_format, check_ra
 from stemplug.tracks.naming import DEFAULT_FILE_NAME, DEFAULT_NAME, check_template, track_path
 from stemplug.tracks.packages import LAYOUTS, PACKAGES, Content, Package
 from stemplug.tracks.project import Project, Stem, Track, color_of
+from stemplug.tracks.rpp import quotable
 from stemplug.tracks.staging import Staging, unwritable
 from stemplug.tracks.wav import DEPTHS, TrackTags
 
@@ -158,6 +159,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def targets_of(options: FolderFormat, song: Path, stems: list[str], model: str) -> list[Path]:
+    """The files of a song below the output folder: the tracks unless one file holds them, the package, the report.
+
+    The report lies beside the tracks: ``stems.json`` in a folder of the song's own, else with the song's name before
+    it; and with that of the layout, where files of several layouts may lie side by side.
+    """
+    package, tracks = options.package, [track_path(options.template, song, stem, model, options.kind) for stem in stems]
+    folders = options.template.split("/")[:-1]
+    shared = "/".join(itertools.takewhile(lambda folder: "{stem}" not in folder, folders))
+    parent = track_path(f"{shared}/x", song, "", model, "x").parent if shared else Path()
+    if not package or package.keeps_tracks:
+        report = parent / (REPORT if "{song}" in shared else f"{song.stem}.{REPORT}")
+        project = [parent / track_path(DEFAULT_FILE_NAME, song, "", model, package.suffix)] if package else []
+        return [*tracks, *project, report]
+    file = track_path(options.template, song, "", model, package.suffix)
+    return [file, file.with_name(f"{song.stem}.{options.layout}.{REPORT}")]
+
+
 def decibels(amplitude: float) -> float:
     """Amplitude, 1 at full scale, to dBFS with two decimals; silence is minus infinity."""
     return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else -np.inf
@@ -208,13 +227,18 @@ class FolderWriter(Closing):
         self._options, self._rate, self._channels, self._start = options, sample_rate, channels, start
         self._depth = options.bit_depth or default_depth(options.kind, depth)
         self._song, self._frames = song, 0
+        self._sums = options.package.sums(stems) if options.package else []
+        self._sum_peak, self._sum_beyond = 0.0, 0
         check_rate_of(options.kind, sample_rate)
         if options.package and options.package.rates and sample_rate not in options.package.rates:
             rates = " or ".join(map(str, options.package.rates))
             raise OptionError(f"'{song}' has {sample_rate} Hz; --as {options.layout} holds {rates} Hz. Resample it.")
-        report = self._report_path(song, model)
-        tracks = [track_path(options.template, song, stem, model, options.kind) for stem in stems]
-        targets = [*([] if options.one_file else tracks), *self._package_path(song, model, report), report]
+        targets = targets_of(options, song, stems, model)
+        report = targets[-1]
+        if options.package and options.package.keeps_tracks:
+            for name in map(str, targets):
+                if name != quotable(name):
+                    raise OptionError(f"'{name}' cannot be named in a project. Rename the song, or choose a --name.")
         self._tracks: dict[str, _Track] = {}
         self._using = threading.Lock()  # libsndfile crashes if a file is closed under a thread that writes
         try:
@@ -243,25 +267,35 @@ class FolderWriter(Closing):
         return self._options.clip == "rescale"
 
     @property
+    def cut(self) -> str | None:
+        """What is to be said of sums that were cut off at full scale; None where none were."""
+        if self._spooling or not self._sum_beyond:
+            return None
+        return (
+            f"the mixture passes full scale (peak {decibels(self._sum_peak):+.1f} dB): {self._sum_beyond} samples were "
+            "cut off. --clip rescale turns all stems down"
+        )
+
+    def _earlier(self) -> list[str]:
+        """Files of earlier runs that stay beside the report that is replaced: they are stems still, not songs."""
+        report = self._staging.root / self._staging.targets[-1]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            old = json.loads(report.read_bytes())
+            known = [stem["file"] for stem in old["stems"]] + old.get("earlier", [])
+            new = {target for target in self._staging.targets}
+            return sorted(
+                {
+                    name
+                    for name in known
+                    if self._staging.targets[-1].parent / name not in new and (report.parent / name).is_file()
+                }
+            )
+        return []
+
+    @property
     def depth(self) -> str | None:
         """The bit depth of the tracks; None where the format has none."""
         return self._depth
-
-    def _package_path(self, song: Path, model: str, report: Path) -> list[Path]:
-        """Where the one file lies, or, beside the report, the project; nowhere for a folder."""
-        package = self._options.package
-        if not package:
-            return []
-        if self._options.one_file:
-            return [track_path(self._options.template, song, "", model, package.suffix)]
-        return [report.parent / track_path(DEFAULT_FILE_NAME, song, "", model, package.suffix)]
-
-    def _report_path(self, song: Path, model: str) -> Path:
-        """Beside the tracks: ``stems.json`` in a folder of the song's own, else with the song's name before it."""
-        folders = self._options.template.split("/")[:-1]
-        shared = "/".join(itertools.takewhile(lambda folder: "{stem}" not in folder, folders))
-        parent = track_path(f"{shared}/x", song, "", model, "x").parent if shared else Path()
-        return parent / (REPORT if "{song}" in shared else f"{song.stem}.{REPORT}")
 
     def _check_targets(self, folder: Path, targets: list[Path], song: Path) -> None:
         for target in targets:
@@ -291,6 +325,10 @@ class FolderWriter(Closing):
         """Append a piece of every stem."""
         clamp = self._options.clip == "clamp"
         self._frames += stems.frames
+        for names in self._sums:
+            total = np.abs(sum(stems[name] for name in names))
+            self._sum_peak = max(self._sum_peak, float(total.max(initial=0)))
+            self._sum_beyond += int(np.count_nonzero(total > 1))
         try:
             with self._using:
                 for name, track in self._tracks.items():
@@ -317,7 +355,7 @@ class FolderWriter(Closing):
         try:
             for track in self._tracks.values():
                 track.encoder.close()
-            peak = max(track.peak for track in self._tracks.values())
+            peak = max(self._sum_peak, *(track.peak for track in self._tracks.values()))
             gain = 1 / peak if self._spooling and peak > 1 else 1.0
             if self._spooling:
                 self._respool(gain)
@@ -333,6 +371,8 @@ class FolderWriter(Closing):
                 "clip": self._options.clip,
             }
             content = {**about, "written": {**written, "gain": gain}, "stems": [report.as_dict() for report in reports]}
+            if earlier := self._earlier():
+                content["earlier"] = earlier
             path = self._staging.path(len(self._staging.targets) - 1)
             path.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
             paths = self._staging.commit()[:-1]
@@ -361,8 +401,9 @@ class FolderWriter(Closing):
             raise TrackError(str(error).replace(str(path), str(self._staging.targets[-2]))) from None
         if self._options.one_file:
             digest = sha256_of(path)
-            for report in reports:
+            for report, stem in zip(reports, stems, strict=True):
                 report.sha256 = digest
+                stem.path.unlink()  # the folder may become the result
 
     def _respool(self, gain: float) -> None:
         """Write the final files from the spooled floats, all with one gain."""

@@ -17,7 +17,7 @@ from stemplug.engine import FileSeparation, Separator, Stems
 from stemplug.engine.separator import Progress
 from stemplug.engine.stems import folded_names
 from stemplug.errors import OptionError, unknown
-from stemplug.tracks.folder import FolderFormat, FolderWriter, TrackReport
+from stemplug.tracks.folder import FolderFormat, FolderWriter, TrackReport, targets_of
 from stemplug.tracks.naming import check_unique, find_songs
 
 WRITE_BEHIND = 4
@@ -131,7 +131,8 @@ def split(
             about = _provenance(separator, selection, pieces, frames, digest)
             with separator.watch("encode"):
                 paths, tracks, package = writer.commit(about)
-    note = options.package.note(names) if options.package else None
+    notes = [options.package.note(names) if options.package else None, writer.cut]
+    note = ". ".join(note for note in notes if note) or None
     return SplitResult(path, paths, tracks, frames / info.sample_rate, package, note)
 
 
@@ -189,6 +190,25 @@ def duration(song: PathLike, selection: Selection) -> float:
     """Return how many seconds of a song would be split, by its header; raises what `split` raises for the file."""
     with AudioReader(song, selection.start, selection.end) as reader:
         return reader.info.frames / reader.info.sample_rate
+
+
+def check_apart(songs: Iterable[Path], folder: Path, names: list[str], options: FolderFormat, model: str) -> None:
+    """Raise `OptionError` where a track of one song would replace another song of the same run."""
+    inputs = {(found.st_dev, found.st_ino): song for song in songs if (found := _stat(song))}
+    for song in songs:
+        for target in targets_of(options, song, names, model):
+            found = _stat(folder / target)
+            if found and (other := inputs.get((found.st_dev, found.st_ino))):
+                raise OptionError(
+                    f"a track of '{song}' would replace the song '{other}'. Choose another output folder or --name."
+                )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def plan(songs: Iterable[PathLike], options: FolderFormat, model: str) -> list[Path]:

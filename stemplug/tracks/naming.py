@@ -51,8 +51,9 @@ def _written(folder: Path) -> Iterator[Path]:
     """The tracks below ``folder`` that reports of earlier splits name."""
     for report in folder.rglob("*stems.json"):
         try:
-            for stem in json.loads(report.read_bytes())["stems"]:
-                yield Path(os.path.normpath(report.parent / stem["file"]))
+            found = json.loads(report.read_bytes())
+            for file in [stem["file"] for stem in found["stems"]] + found.get("earlier", []):
+                yield Path(os.path.normpath(report.parent / file))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's file
 

@@ -36,6 +36,8 @@ class Package:
         What the stems may be encoded as in it; the first is the default.
     keeps_tracks:
         Whether the stems stay files of their own beside it.
+    sums:
+        Which of the stems, by name, are summed in it, so that the sums must not pass full scale either.
     rates:
         Sample rates that it can hold, in Hz; none says that all are fine.
     write:
@@ -49,6 +51,7 @@ class Package:
     keeps_tracks: bool
     write: Callable[[Path, Content], None]
     note: Callable[[list[str]], str | None] = lambda names: None
+    sums: Callable[[list[str]], list[tuple[str, ...]]] = lambda names: []
     rates: tuple[int, ...] = ()
 
 
@@ -65,6 +68,7 @@ PACKAGES = {
         False,
         lambda path, content: write_stem_mp4(path, content.stems, content.project.title, content.format),
         lambda names: assign_slots(names).note,
+        lambda names: [tuple(names), *(slot for slot in assign_slots(names).stems if len(slot) > 1)],
         RATES,
     ),
     "reaper": Package("rpp", FORMATS, True, lambda path, content: write_reaper(path, content.project)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stemplug.errors import TrackError
+from stemplug.errors import ProjectError
 from stemplug.tracks.project import Project, Track
 from stemplug.tracks.rpp import Block, Rpp, quoted
 
@@ -37,7 +37,7 @@ def project_text(project: Project) -> str:
             "      LOOP 0",
             f"      NAME {_quoted(track.name)}",
             f"      <SOURCE {_SOURCES[Path(track.media).suffix.lower()]}",
-            f"        FILE {_quoted(track.media)}",
+            f"        FILE {_text(quoted(track.media))}",
             "      >",
             "    >",
             "  >",
@@ -85,10 +85,14 @@ def read_reaper(path: Path) -> Project:
         tracks.append(Track(value(track, "NAME"), rgb, value(sources[0], "FILE")))
         places.add((round(number(items[0], "POSITION") * rate), round(number(items[0], "LENGTH") * rate)))
     if len(places) != 1:
-        raise TrackError(f"'{path}': {len(places)} places in time, one was expected for all stems.")
+        raise ProjectError(f"'{path}': {len(places)} places in time, one was expected for all stems.")
     ((position, frames),) = places
     return Project(path.stem, rate, 0, frames, tuple(tracks), position, number(rpp.root, "TEMPO"))
 
 
 def _quoted(text: str) -> str:
-    return quoted(" ".join(text.split())).decode(errors="surrogateescape")
+    return _text(quoted(" ".join(text.split())))
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="surrogateescape")

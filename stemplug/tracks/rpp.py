@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from stemplug.errors import TrackError
+from stemplug.errors import ProjectError, TrackError
 from stemplug.files import read_regular
 
 MAX_BYTES = 1 << 27
@@ -75,20 +75,20 @@ class Rpp:
         self.path = path
         try:
             if path.stat().st_size > MAX_BYTES:
-                raise TrackError(f"'{path}' is larger than {MAX_BYTES >> 20} MB. Give a REAPER project (.rpp).")
+                raise ProjectError(f"'{path}' is larger than {MAX_BYTES >> 20} MB. Give a REAPER project (.rpp).")
             self.data = read_regular(path)
         except TrackError:
             raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise TrackError(f"cannot read '{path}': {reason.lower()}. Give a REAPER project (.rpp).") from None
+            raise ProjectError(f"cannot read '{path}': {reason.lower()}. Give a REAPER project (.rpp).") from None
         self.root = self._parse()
         self.newline = b"\r\n" if self.data[self.root.line.end :].startswith(b"\r\n") else b"\n"
 
     def error(self, line: Line | Block | int, message: str) -> TrackError:
         """An error that names file and line."""
         number = line if isinstance(line, int) else line.line.number if isinstance(line, Block) else line.number
-        return TrackError(f"'{self.path}', line {number}: {message}")
+        return ProjectError(f"'{self.path}', line {number}: {message}")
 
     def _lines(self) -> Iterator[tuple[Line, int]]:
         """Each line, and where the next one begins. Only line feeds end lines; a return before them belongs to it."""
@@ -200,6 +200,11 @@ def quoted(text: str) -> bytes:
         if quote not in text:
             return f"{quote}{text}{quote}".encode(errors="surrogateescape")
     return ("`" + text.replace("`", "'") + "`").encode(errors="surrogateescape")
+
+
+def quotable(text: str) -> str:
+    """A text as a project can hold it whatever it is: no control characters, and no backquotes."""
+    return re.sub(r"[\x00-\x1f\x7f]", "_", text).replace("`", "'")
 
 
 def shown(name: str) -> str:

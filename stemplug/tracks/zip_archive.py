@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stemplug.closing import Closing
-from stemplug.errors import TrackError
+from stemplug.errors import ProjectError, TrackError
 from stemplug.tracks.staging import PREFIX, unwritable
 from stemplug.tracks.xml_text import MAX_BYTES, Element, clean, parse
 
@@ -32,7 +32,7 @@ class Archive(Closing):
         self.path = path
         self._name = f"StemPlug cannot read '{path}'"
         if not path.is_file():  # a pipe would not end
-            raise TrackError(f"{self._name}: no such file, or not a regular one. Check the path.")
+            raise ProjectError(f"{self._name}: no such file, or not a regular one. Check the path.")
         with self._reading():
             self._zip = zipfile.ZipFile(path)
         try:
@@ -56,17 +56,17 @@ class Archive(Closing):
     def _check(self) -> None:
         for name, count in Counter(self._zip.namelist()).items():
             if count > 1:
-                raise TrackError(f"{self._name}: it holds '{name}' {count} times. Export it again.")
+                raise ProjectError(f"{self._name}: it holds '{name}' {count} times. Export it again.")
         for info in self.members:
             reason = unsafe(info.orig_filename)
             if stat.S_ISLNK(info.external_attr >> 16):
                 reason = "is a link"
             if reason:
-                raise TrackError(f"{self._name}: its member {info.orig_filename!r} {reason}. Do not trust this file.")
+                raise ProjectError(f"{self._name}: its member {info.orig_filename!r} {reason}. Do not trust this file.")
             if info.flag_bits & 1:
-                raise TrackError(f"{self._name}: '{info.filename}' is encrypted. Unlock it first.")
+                raise ProjectError(f"{self._name}: '{info.filename}' is encrypted. Unlock it first.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise TrackError(f"{self._name}: '{info.filename}' is neither stored nor deflated. Zip it again.")
+                raise ProjectError(f"{self._name}: '{info.filename}' is neither stored nor deflated. Zip it again.")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -76,9 +76,9 @@ class Archive(Closing):
         except TrackError:
             raise
         except OSError as error:
-            raise TrackError(f"{self._name}: {(error.strerror or str(error)).lower()}. Check the disk.") from None
+            raise ProjectError(f"{self._name}: {(error.strerror or str(error)).lower()}. Check the disk.") from None
         except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as error:
-            raise TrackError(
+            raise ProjectError(
                 f"{self._name}: it is no zip file, or cut off or broken ({str(error).rstrip('.')}). "
                 "Expected a DAWproject; export or copy it again."
             ) from None
@@ -89,12 +89,12 @@ class Archive(Closing):
         try:
             yield
         except ValueError as error:
-            raise TrackError(f"{self._name}: {name}: {error}. Export it again.") from None
+            raise ProjectError(f"{self._name}: {name}: {error}. Export it again.") from None
 
     def document(self, name: str) -> tuple[bytes, Element]:
         """An XML member: its text, and the root element."""
         if name not in self:
-            raise TrackError(f"{self._name}: it holds no {name}. Expected a DAWproject.")
+            raise ProjectError(f"{self._name}: it holds no {name}. Expected a DAWproject.")
         with self._reading(), self._zip.open(name) as file:
             data = file.read(MAX_BYTES + 1)
         with self.checking(name):
@@ -103,7 +103,7 @@ class Archive(Closing):
     def blocks(self, name: str) -> Iterator[bytes]:
         """The content of a member, piece by piece; its size is what comes, not what the zip claims."""
         if name not in self:
-            raise TrackError(
+            raise ProjectError(
                 f"{self._name}: it holds no '{name}', though its project.xml refers to it. Export it again."
             )
         size = 0
@@ -111,7 +111,7 @@ class Archive(Closing):
             while block := file.read(_BLOCK):
                 size += len(block)
                 if size > _AUDIO_BYTES:
-                    raise TrackError(f"{self._name}: '{name}' is larger than {_AUDIO_BYTES >> 30} GB. Shorten it.")
+                    raise ProjectError(f"{self._name}: '{name}' is larger than {_AUDIO_BYTES >> 30} GB. Shorten it.")
                 yield block
 
     def extract(self, name: str, target: Path) -> None:
@@ -162,7 +162,7 @@ def add_file(archive: zipfile.ZipFile, name: str, source: Path) -> None:
     try:
         file = open(source, "rb")  # noqa: SIM115 - closed below, where other errors are those of the zip
     except OSError as error:
-        raise TrackError(f"StemPlug cannot read '{source}': {(error.strerror or str(error)).lower()}.") from None
+        raise ProjectError(f"StemPlug cannot read '{source}': {(error.strerror or str(error)).lower()}.") from None
     with file:
         info = new_member(clean(name))
         info.file_size = os.fstat(file.fileno()).st_size  # beyond 2 GB the zip needs other headers

@@ -356,3 +356,22 @@ def test_the_bed_ducks_under_speech(folder: Path, tmp_path: Path) -> None:
         np.sqrt((bed[:, round(a * 48000) : round(b * 48000)] ** 2).mean()) for a, b in ((0.8, 1.4), (2, 3))
     )
     assert 20 * np.log10(under / before) < -9
+
+
+@pytest.mark.parametrize("more", [{"mute": True}, {"role": "vocals"}])
+def test_what_a_session_names_is_not_written_over_though_it_is_not_heard(
+    rendered: Render, folder: Path, more: dict[str, Any]
+) -> None:
+    before = (folder / "other.wav").read_bytes()
+    session = one_track({})
+    session["tracks"]["silent"] = {"clips": [{"file": "other.wav", "length": 1}], **more}
+    session["deliverables"] = {"other": {"of": "mix" if "mute" in more else "instrumental"}}
+    with pytest.raises(OptionError, match=r"other\.wav"):
+        rendered(session, output=folder, overwrite=True)
+    assert (folder / "other.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("length", [0, 1e-6])
+def test_a_clip_without_a_frame_is_refused(rendered: Render, length: float) -> None:
+    with pytest.raises(SessionError, match="a frame at least"):
+        rendered(one_track({"clips": [{"file": "song.wav", "length": length}]}))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stemplug import Separator, split
 from stemplug.audio import Audio
-from stemplug.errors import OptionError, TrackError
-from stemplug.tracks import FolderFormat, Selection
+from stemplug.errors import AudioError, OptionError, TrackError
+from stemplug.tracks import FolderFormat, Selection, check_apart, find_songs
 from stemplug.tracks.dawproject import read_dawproject
 from stemplug.tracks.multichannel import read_multichannel
 from stemplug.tracks.packages import LAYOUTS, PACKAGES
@@ -149,7 +149,7 @@ def test_a_run_leaves_one_file_or_nothing(tmp_path: Path, passthrough: Separator
     assert package and package.is_file()
     before = files_below(out)
     if not PACKAGES[layout].keeps_tracks:
-        assert set(before) == {package, out / "Über song.stems.json"}
+        assert set(before) == {package, out / f"Über song.{layout}.stems.json"}
     with pytest.raises(OptionError, match="exists"):
         split(wav, out, separator=passthrough, options=options)
     assert files_below(out) == before
@@ -183,6 +183,73 @@ def test_a_rate_that_it_cannot_hold_is_told_before_anything_is_done(
     with pytest.raises(OptionError, match="96000 Hz; --as stem.mp4 holds 44100 or 48000"):
         split(path, tmp_path / "out", separator=passthrough, options=FolderFormat(layout="stem.mp4"))
     assert not (tmp_path / "out").exists()
+
+
+def test_layouts_lie_side_by_side_and_none_of_them_is_a_song(tmp_path: Path, passthrough: Separator, wav: Path) -> None:
+    out = tmp_path / "out"
+    for layout in LAYOUTS:
+        options = FolderFormat("flac" if layout == "reaper" else None, layout=layout, overwrite=True)
+        split(wav, out, separator=passthrough, options=options)
+    with pytest.raises(AudioError, match="no songs"):
+        find_songs([out])
+
+
+@pytest.mark.parametrize("layout", ["multichannel", "stem.mp4", "dawproject"])
+def test_a_folder_of_its_own_holds_the_file_and_the_report(
+    tmp_path: Path, passthrough: Separator, wav: Path, layout: str
+) -> None:
+    options = FolderFormat(layout=layout, name="{song}/all")
+    package = split(wav, tmp_path / "out", separator=passthrough, options=options).package
+    assert package and set(package.parent.iterdir()) == {
+        package,
+        package.with_name(f"Über song.{layout}.stems.json"),
+    }
+
+
+@pytest.mark.parametrize("clip", ["none", "rescale"])
+def test_the_mixture_in_a_stem_file_is_within_full_scale_or_that_is_told(
+    tmp_path: Path, passthrough: Separator, song: Audio, clip: str
+) -> None:
+    """The stems of the passthrough model are smaller than the song, which passes full scale here."""
+    path = tmp_path / "hot.wav"
+    soundfile.write(path, song[:, :RATE].T * (1.2 / np.abs(song[:, :RATE]).max()), RATE, subtype="FLOAT")
+    options = FolderFormat("alac", layout="stem.mp4", clip=clip)
+    result = split(path, tmp_path / "out", separator=passthrough, options=options)
+    assert result.package and result.note
+    audio = read_stem_mp4(result.package).audio
+    apart = float(np.abs(audio[0] - audio[1:].sum(axis=0)).max())
+    if clip == "rescale":
+        assert apart <= 1e-6 and "full scale" not in result.note
+    else:
+        assert apart > 0.1 and "+1.6 dB" in result.note
+
+
+@pytest.mark.parametrize("name", ["two  blanks", " lead", "a'b\"c", "`quoted`"])
+def test_a_reaper_project_names_its_files_as_they_are(
+    tmp_path: Path, passthrough: Separator, wav: Path, name: str
+) -> None:
+    path = tmp_path / f"{name}.wav"
+    wav.rename(path)
+    options = FolderFormat(layout="reaper", name="{song} {stem}")
+    if "`" in name:
+        with pytest.raises(OptionError, match="cannot be named in a project"):
+            split(path, tmp_path / "out", separator=passthrough, options=options)
+        return
+    result = split(path, tmp_path / "out", separator=passthrough, options=options)
+    assert result.package
+    project = read_reaper(result.package)
+    assert [result.package.parent / track.media for track in project.tracks] == result.paths
+
+
+def test_no_track_replaces_another_song_of_the_run(tmp_path: Path, wav: Path) -> None:
+    other = tmp_path / "Über song_vocals.wav"
+    other.write_bytes(wav.read_bytes())
+    for layout, name in (("folder", "{song}_{stem}"), ("multichannel", "{song}_vocals")):
+        options = FolderFormat(layout=layout, name=name, overwrite=True)
+        if layout == "multichannel":
+            other = other.rename(tmp_path / "Über song_vocals.stems.wav")
+        with pytest.raises(OptionError, match="would replace the song"):
+            check_apart([wav, other], tmp_path, list(STEMS), options, "model")
 
 
 def test_a_stem_file_says_which_slots_are_silent(tmp_path: Path, passthrough: Separator, wav: Path) -> None:

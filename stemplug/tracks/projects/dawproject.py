@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import quoteattr
 
 from stemplug.audio import AudioReader
-from stemplug.errors import OptionError, TrackError, unknown
+from stemplug.errors import OptionError, ProjectError, TrackError, unknown
 from stemplug.tracks.dawproject import (
     PROJECT,
     ReadClip,
@@ -117,7 +117,7 @@ def _split(archive: Archive, track: str, splitter: Splitter, new: Path, folder: 
         media = list(dict.fromkeys(media for clip, _ in song.clips for media in _all_media(clip)))
         external = any(external for _, external in _all_media(root))
     if external and new.parent.resolve() != archive.path.parent.resolve():
-        raise TrackError(f"'{archive.path}' refers to audio beside it. Write '{new.name}' into the same folder.")
+        raise ProjectError(f"'{archive.path}' refers to audio beside it. Write '{new.name}' into the same folder.")
     sources = {part: _source(archive, part, folder / str(index)) for index, part in enumerate(media)}
     used = {info.filename.casefold() for info in archive.members}
     stems = {
@@ -161,9 +161,9 @@ def _source(archive: Archive, media: Media, folder: Path) -> Path:
     root = archive.path.parent.resolve()
     path = (root / name).resolve() if not unsafe(name) else root.parent
     if not path.is_relative_to(root):  # a project must not choose what is read here
-        raise TrackError(f"'{archive.path}' refers to '{name}', out of its folder. Export it with its audio inside.")
+        raise ProjectError(f"'{archive.path}' refers to '{name}', out of its folder. Export it with its audio inside.")
     if not path.is_file():
-        raise TrackError(f"'{archive.path}' refers to '{name}', which is missing beside it. Put it there.")
+        raise ProjectError(f"'{archive.path}' refers to '{name}', which is missing beside it. Put it there.")
     return path
 
 
@@ -176,7 +176,7 @@ def _stems(media: Media, source: Path, stems: Mapping[str, Path], used: set[str]
         with AudioReader(path) as reader:
             info = reader.info
         if info.sample_rate != song.sample_rate or (song.exact and info.frames != song.frames):
-            raise TrackError(
+            raise ProjectError(
                 f"'{path}': {info.frames} frames at {info.sample_rate} Hz found, expected those of '{media[0]}', "
                 f"{song.frames} at {song.sample_rate} Hz."
             )
@@ -213,7 +213,7 @@ class _Song:
         self._check_rates(root, arrangement)
 
     def _refusal(self, reason: str) -> TrackError:
-        return TrackError(f"StemPlug cannot split '{self._path}': {reason}")
+        return ProjectError(f"StemPlug cannot split '{self._path}': {reason}")
 
     def _timelines(self, everything: list[tuple[Element, str, str]]) -> Iterator[Element]:
         """The outermost elements with clips of the track."""

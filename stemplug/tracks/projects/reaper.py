@@ -29,7 +29,7 @@ from stemplug.tracks.naming import track_path
 from stemplug.tracks.project import color_of
 from stemplug.tracks.projects.listing import Item, Take, Track
 from stemplug.tracks.projects.splitting import SplitProject, Splitter
-from stemplug.tracks.rpp import Block, Edit, Line, Rpp, edited, quoted, shown
+from stemplug.tracks.rpp import Block, Edit, Line, Rpp, edited, quotable, quoted, shown
 from stemplug.tracks.staging import Staging, unwritable
 
 SUFFIX = ".rpp"
@@ -193,7 +193,7 @@ class _Job:
     def __init__(self, rpp: Rpp, tracks: list[_Track], name: str, stems: tuple[str, ...], title: str) -> None:
         self.rpp, self.tracks, self.stems = rpp, tracks, stems
         self.original = _choose(rpp, tracks, name)
-        self.folder = _quotable(f"{title} Stems")
+        self.folder = quotable(f"{title} Stems")
         self.notes: list[str] = []
         self.sources: dict[Path, str] = {}
         self._items: list[tuple[_Item, dict[int, Path]]] = []
@@ -256,7 +256,7 @@ class _Job:
         """Give a source the name that its stems begin with; no two share one, in whichever case."""
         if path in self.sources:
             return
-        first = name = _quotable(path.stem)
+        first = name = quotable(path.stem)
         used = {base.casefold() for base in self.sources.values()}
         count = 1
         while name.casefold() in used:
@@ -404,11 +404,6 @@ def _existing(rpp: Rpp, name: str) -> Path | None:
             continue
         return path
     return None
-
-
-def _quotable(name: str) -> str:
-    """A file name that fits into quotes of one kind, whatever else it holds."""
-    return name.replace("`", "'")
 
 
 def _guid() -> bytes:
