@@ -198,7 +198,8 @@ def check_apart(songs: Iterable[Path], folder: Path, names: list[str], options: 
     for song in songs:
         for target in targets_of(options, song, names, model):
             found = _stat(folder / target)
-            if found and (other := inputs.get((found.st_dev, found.st_ino))):
+            other = inputs.get((found.st_dev, found.st_ino)) if found else None
+            if other and other != song:  # a song that would replace itself is what `split` refuses
                 raise OptionError(
                     f"a track of '{song}' would replace the song '{other}'. Choose another output folder or --name."
                 )
