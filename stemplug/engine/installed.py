@@ -49,7 +49,7 @@ def _info(folder: ModelFolder) -> ModelInfo:
         stems=tuple(manifest.stems),
         path=folder.path,
         default=folder.path.name == manifest.name == DEFAULT_MODEL,
-        manifest=manifest.model_dump(mode="json", by_alias=True),
+        manifest=manifest.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
 
 

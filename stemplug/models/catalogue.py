@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stemplug.errors import ModelError, unknown
 from stemplug.files import read_regular
-from stemplug.models.manifest import FILE_NAME, Manifest, read_manifest
+from stemplug.models.manifest import FILE_NAME, Manifest, ModelFile, read_manifest
 
 DEFAULT_MODEL = "spleeter-2stems"
 ENVIRONMENT = "STEMPLUG_MODELS"
@@ -22,6 +22,29 @@ class ModelFolder:
     path: Path
     manifest: Manifest
 
+    def _entry(self, key: str) -> ModelFile:
+        entry = self.manifest.files.get(key)
+        if entry is None:
+            raise ModelError(f"{self.path / FILE_NAME}: files.{key} is missing. Reinstall the model.")
+        return entry
+
+    def owner(self, key: str) -> ModelFolder:
+        """Return the model that a file belongs to: this one, or the one that the manifest names.
+
+        Raises
+        ------
+        ModelError
+            If the manifest has no such file, or no model of that name can be found.
+        """
+        name = self._entry(key).model
+        found = self if name is None else _search(name)
+        if found is None:
+            raise ModelError(
+                f"{self.manifest.name}: works only together with the model '{name}', which is missing. "
+                f"Install it, or add the folder that holds it to {ENVIRONMENT}."
+            )
+        return found
+
     def read(self, key: str) -> bytes:
         """Return the content of a file of the model, after its SHA-256 was compared with the manifest's.
 
@@ -30,12 +53,10 @@ class ModelFolder:
         ModelError
             If it is missing, leaves the folder, or is not what the manifest says.
         """
-        entry = self.manifest.files.get(key)
-        if entry is None:
-            raise ModelError(f"{self.path / FILE_NAME}: files.{key} is missing. Reinstall the model.")
-        path = self.path / entry.path
+        entry, folder = self._entry(key), self.owner(key).path
+        path = folder / entry.path
         try:
-            if not path.resolve().is_relative_to(self.path.resolve()):
+            if not path.resolve().is_relative_to(folder.resolve()):
                 raise ModelError(f"{path}: leads outside the model's folder; refused. Reinstall the model.")
             content = read_regular(path)
         except RuntimeError as error:  # a loop of links, before Python 3.13
@@ -46,9 +67,10 @@ class ModelFolder:
             raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}. Reinstall the model.") from None
         found = hashlib.sha256(content).hexdigest()
         if found != entry.sha256:
+            models = "the model" if entry.model is None else f"'{entry.model}' and '{self.manifest.name}'"
             raise ModelError(
                 f"{path}: SHA-256 {found[:12]}... ({len(content)} bytes), {entry.sha256[:12]}... expected: "
-                "damaged or changed. Reinstall the model."
+                f"damaged or changed. Reinstall {models}."
             )
         return content
 
@@ -84,13 +106,20 @@ def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
         folder = Path(text).expanduser()
         return ModelFolder(folder, read_manifest(folder))
     name = DEFAULT_MODEL if text == "default" else text
+    if found := _search(name):
+        return found
+    if os.path.isfile(Path(text) / FILE_NAME):
+        return find_model(Path(text))
+    raise ModelError(unknown("model", name, {found.manifest.name for found in list_models()}))
+
+
+def _search(name: str) -> ModelFolder | None:
+    """Look for a model on the search path."""
     for root in search_path():
         folder = root / name
         if name and folder.parent == root and os.path.isfile(folder / FILE_NAME):
             return _named(folder)
-    if os.path.isfile(Path(text) / FILE_NAME):
-        return find_model(Path(text))
-    raise ModelError(unknown("model", name, {found.manifest.name for found in list_models()}))
+    return None
 
 
 def _named(folder: Path) -> ModelFolder:

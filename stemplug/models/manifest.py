@@ -25,10 +25,19 @@ class _Strict(BaseModel):
 
 
 class ModelFile(_Strict):
-    """A file of the model, relative to its folder, and the SHA-256 of its content."""
+    """A file of the model, relative to its folder, and the SHA-256 of its content.
+
+    Or a file of another ``model``, found by name: so that what two models share is installed once.
+    """
 
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    model: Name | None = None
+
+    @property
+    def place(self) -> str:
+        """The path; behind the other model's name, where the file is another's."""
+        return self.path if self.model is None else f"{self.model}/{self.path}"
 
     @field_validator("path")
     @classmethod

@@ -12,43 +12,30 @@ from typing import Annotated
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
-from stemplug.models.manifest import LIVE
+from stemplug.models.manifest import LIVE, Manifest
+from stemplug.models.masks import (
+    FIRST,
+    Array,
+    Context,
+    Cuts,
+    Graph,
+    Margins,
+    Network,
+    Settings,
+    masked_stems,
+    open_network,
+    read_settings,
+    validated,
+)
 from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.models.scratch import Scratch
-from stemplug.models.sessions import check_ends, open_session
 from stemplug.timing import Stopwatch
 
-Array = NDArray[np.float32]
 _BLOCK = 16
-
-
-class _Cuts(BaseModel):
-    """``[settings.cuts]``: names of the graph's constants that say what each level of the decoder leaves out.
-
-    From the deepest level up: of what comes from below it, and of what skips to it from the encoder.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    below: list[list[str]]
-    skip: list[list[str]]
-
-
-class _Settings(BaseModel):
-    """``[settings]``: the transform, the stride of the network in frames, and what the graph trims off context."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    fft: Annotated[int, Field(ge=64, le=65536)]
-    stft_hop: Annotated[int, Field(ge=16)]
-    bins: Annotated[int, Field(ge=16)]
-    stride: Annotated[int, Field(ge=1)]
-    trim: tuple[int, int]
-    cuts: _Cuts = _Cuts(below=[], skip=[])
 
 
 class _Profile(BaseModel):
@@ -61,10 +48,11 @@ class _Profile(BaseModel):
     right: Annotated[int, Field(ge=0)]
     fade: Annotated[int, Field(ge=0)] = 0
 
-    def fits(self, settings: _Settings) -> bool:
+    def fits(self, settings: Settings, trim: Margins) -> bool:
         inner = self.frames - self.left - self.right
         enough = inner - settings.fft // settings.stft_hop + 1 >= max(1, 2 * self.fade)
-        return enough and settings.trim[0] <= self.left and settings.trim[1] <= self.right
+        whole = self.frames % settings.stride == 0
+        return whole and enough and trim[0] <= self.left and trim[1] <= self.right
 
 
 class _Live(BaseModel):
@@ -78,29 +66,21 @@ class _Live(BaseModel):
     guessed: Annotated[int, Field(ge=1)]
     bins: Annotated[int, Field(ge=16)]
 
-    def fits(self, settings: _Settings) -> bool:
-        enough = self.guessed + self.right + self.hop <= self.frames
+    def fits(self, settings: Settings) -> bool:
+        enough = self.guessed + self.right + self.hop <= self.frames and self.frames % settings.stride == 0
         return enough and self.right < settings.fft // settings.stft_hop and self.bins <= settings.bins
 
 
-class _Network:
+class _Runner:
     """What the two runners of the family share: the network, and windows one at a time."""
 
     geometry: Geometry
 
-    def __init__(
-        self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, constants: dict[str, list[int]]
-    ) -> None:
-        manifest = folder.manifest
-        self._name, self._channels = manifest.name, manifest.channels
-        self._masked = [stem for stem in manifest.stems if stem != manifest.residual]
-        self._settings = settings
+    def __init__(self, manifest: Manifest, settings: Settings, network: Network) -> None:
+        self._channels, self._masked = manifest.channels, masked_stems(manifest)
+        self._settings, self._network = settings, network
         self._scratch = Scratch()
-        self._session = open_session(
-            folder.read("model"), manifest.name, threads=options.threads, device=options.device, constants=constants
-        )
-        self.provider = self._session.get_providers()[0]
-        check_ends(self._session, manifest.name, {"magnitude": 4, "trim": 1}, {"mask": 4})
+        self.provider = network.provider
 
     def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
         """See `stemplug.models.Runner`."""
@@ -110,20 +90,9 @@ class _Network:
             self._separate(mixture, stems, target, watch)
         return out
 
-    def network(self, magnitude: Array, context: tuple[bool, bool]) -> Array:
-        """Run the network: (channels, frames, bins) to masks (masked stems, channels, frames, bins).
-
-        Frames are a multiple of the settings' stride. On a side that is ``context`` as many frames may be missing as
-        ``trim`` says, or be wrong.
-        """
-        inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
-        try:
-            masks: Array = self._session.run(["mask"], inputs)[0]
-            return masks.reshape(len(self._masked), self._channels, -1, masks.shape[-1])
-        except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            reason = str(error).strip().splitlines()[0][:200]
-            memory = " (out of memory? use fewer threads)" if "alloc" in str(error).lower() else ""
-            raise ModelError(f"{self._name}: inference failed: {reason}{memory}") from None
+    def network(self, magnitude: Array, context: Context) -> Array:
+        """Run the network: see `Network`."""
+        return self._network(magnitude, context)
 
     def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         """(channels, window) into silent ``out``, (stems, channels, window); the context stays silent."""
@@ -136,7 +105,7 @@ class _Network:
         return (named[stem] if stem in named else 1 - shares.sum(axis=0) for stem in stems)
 
 
-class SpleeterRunner(_Network):
+class SpleeterRunner(_Runner):
     """Windows of a whole number of transform frames, of which the outer ones are context for the network.
 
     With as much context as the network's reach, windows give what one pass over the whole song would: the network is
@@ -144,8 +113,8 @@ class SpleeterRunner(_Network):
     song, it is left out, so that the network sees an edge as it did in training, and short songs take little time.
     """
 
-    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Profile) -> None:
-        super().__init__(folder, options, settings, {})
+    def __init__(self, manifest: Manifest, settings: Settings, profile: _Profile, network: Network) -> None:
+        super().__init__(manifest, settings, network)
         self._profile = profile
         fft, hop = settings.fft, settings.stft_hop
         overlap = fft // hop
@@ -209,7 +178,7 @@ class SpleeterRunner(_Network):
             kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
             kept[:], magnitude = magnitude[:, start:stop], kept
         found = self.network(magnitude, context)
-        begin = start + context[0] * self._settings.trim[0] - inner.start
+        begin = start + context[0] * self._network.trim[0] - inner.start
         end = begin + found.shape[2]
         if begin > 0 or end < count:
             edges = (0, 0), (0, 0), (max(0, begin), 0), (0, 0)
@@ -233,7 +202,7 @@ class SpleeterRunner(_Network):
                         target[block.start + part : block.stop + part] += pieces[:, part]
 
 
-class LiveRunner(_Network):
+class LiveRunner(_Runner):
     """Short windows that slide over the song, for the masks of the newest frames alone.
 
     Each brings ``hop`` frames and ends ``right`` frames later. Where that is less than a frame reaches over, the frames
@@ -245,14 +214,16 @@ class LiveRunner(_Network):
     system for speech enhancement", EUSIPCO 2007).
     """
 
-    def __init__(self, folder: ModelFolder, options: RunnerOptions, settings: _Settings, profile: _Live) -> None:
+    def __init__(self, folder: ModelFolder, settings: Settings, profile: _Live, options: RunnerOptions) -> None:
         self._profile = profile
         fft, hop = settings.fft, settings.stft_hop
         self._overlap = fft // hop
         self._count = profile.frames - profile.guessed  # frames of the transform
         self._first = self._count - profile.hop - profile.right  # of those that reach into the hop
         self._context = bool(settings.cuts.skip), False
-        super().__init__(folder, options, settings, _cuts(settings.cuts, self._first))
+        cuts = _cuts(settings.cuts, self._first)
+        graph = Graph(folder.read("model"), folder.manifest, settings, options, constants=cuts)
+        super().__init__(folder.manifest, settings, graph)
         self.geometry = Geometry(
             hop=profile.hop * hop,
             fade=0,
@@ -311,10 +282,10 @@ class LiveRunner(_Network):
         return total[self._overlap - 1 :][: self._profile.hop].reshape(-1)
 
 
-def _cuts(cuts: _Cuts, first: int) -> dict[str, list[int]]:
+def _cuts(cuts: Cuts, first: int) -> dict[str, list[int]]:
     """Constants with which the graph leaves out what masks from frame ``first`` on do not need, on the left.
 
-    As `TRIM` in models/training/import_spleeter.py: of what is cut off a level, twice as many frames are missing in the
+    As `TRIM` in models/training/graph.py: of what is cut off a level, twice as many frames are missing in the
     next finer one, and 3 more are wrong; 5 more after the finest.
     """
     levels: list[int] = []
@@ -350,33 +321,19 @@ def extend_mask(masks: Array, bins: int) -> Array:
 
 
 def load(folder: ModelFolder, options: RunnerOptions) -> SpleeterRunner | LiveRunner:
-    """Load a model of this family; raises `ModelError` where settings, profile or graph are wrong."""
-    manifest = folder.manifest
-    try:
-        settings = _Settings.model_validate(manifest.settings)
-        chosen = profile_settings(manifest, options)
-        profile = (_Live if options.profile == LIVE else _Profile).model_validate(chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ModelError(f"{folder.path}: {first['loc']}: {first['msg']}. Correct it or reinstall.") from None
-    if (
-        settings.fft % settings.stft_hop
-        or settings.fft < 2 * settings.stft_hop
-        or settings.bins > settings.fft // 2 + 1
-        or not (settings.trim[0] >= 0 and settings.trim[1] >= 0)
-        or len(settings.cuts.below) != len(settings.cuts.skip)
-        or profile.frames % settings.stride
-        or not profile.fits(settings)
-    ):
-        raise ModelError(f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it.")
-    runner: SpleeterRunner | LiveRunner
-    if isinstance(profile, _Live):
-        runner = LiveRunner(folder, options, settings, profile)
+    """Load a model of this family; raises `ModelError` where settings, profile or graphs are wrong."""
+    settings, chosen = read_settings(folder), profile_settings(folder.manifest, options)
+    unfit = f"{folder.path}: settings and profile {options.profile} do not fit together. Reinstall it."
+    if options.profile == LIVE:
+        live = validated(_Live, chosen, folder)
+        if FIRST in folder.manifest.files:
+            raise ModelError(f"{folder.path}: runs after another model, which no live profile can. Use 'offline'.")
+        if not live.fits(settings):
+            raise ModelError(unfit)
+        runner = LiveRunner(folder, settings, live, options)
         runner.infer_once()  # do the constants cut what they should?
-    else:
-        runner = SpleeterRunner(folder, options, settings, profile)
-    probe = np.zeros((manifest.channels, settings.stride, settings.bins), np.float32)
-    masks = runner.network(probe, (False, False))
-    if masks.dtype != np.float32 or masks.shape != (len(manifest.stems) - 1, *probe.shape):
-        raise ModelError(f"{manifest.name}: the graph's masks do not fit the manifest. Reinstall the model.")
-    return runner
+        return runner
+    profile, network = validated(_Profile, chosen, folder), open_network(folder, settings, options)
+    if not profile.fits(settings, network.trim):
+        raise ModelError(unfit)
+    return SpleeterRunner(folder.manifest, settings, profile, network)

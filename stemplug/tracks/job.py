@@ -171,7 +171,7 @@ def _provenance(
             "name": manifest.name,
             "version": manifest.version,
             "licence": manifest.licence,
-            "files": {file.path: file.sha256 for file in manifest.files.values()},
+            "files": {file.place: file.sha256 for file in manifest.files.values()},
         },
         "settings": {
             "profile": separator.profile,

@@ -1,0 +1,176 @@
+"""What the exports of U-Nets share: the ONNX graph, its comparison with PyTorch, and writing it into a model's folder.
+
+The graphs compute what the networks do, in a form that ONNX Runtime's CPU kernels run faster: a transposed 5x5
+convolution of stride 2 is four plain convolutions, one for each parity of the output, interleaved (same products, but
+the blocked convolution kernels instead of GEMM and scatter); and the decoder leaves out what only the context of a
+window would need (see `TRIM`), with the same result within it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from network import BATCH_NORM_EPSILON, LEAK
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[np.float32]
+Weights = dict[str, Array]
+
+# Which input offset carries which tap of a 5-tap, stride-2 transposed convolution (cropped by 1 and 2), for the even
+# and the odd outputs.
+TAPS: dict[int, dict[int, int]] = {0: {-1: 3, 0: 1}, 1: {-1: 4, 0: 2, 1: 0}}
+# What the decoder cuts off before each level, 5 to 1, in frames of that level, on a side that is context: a frame at
+# the cut needs one neighbour, so 3 more frames of the next finer level are wrong at the left, 1 at the right.
+TRIM = {"left": (3, 9, 21, 45, 93), "right": (4, 9, 19, 39, 79)}
+NO_CUT = 1 << 40
+
+
+class Graph:
+    """A growing list of ONNX nodes; weights are stored as ``dtype`` and cast back when the session folds constants."""
+
+    def __init__(self, dtype: type[np.floating]) -> None:
+        self.dtype = dtype
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        return name
+
+    def split(self, x: str, parts: int) -> list[str]:
+        """Cut the channels of ``x`` into equal parts."""
+        names = [f"split_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(parts)]
+        self.nodes.append(helper.make_node("Split", [x], names, axis=1, num_outputs=parts))
+        return names
+
+    def weight(self, value: Array) -> str:
+        name = f"weight_{len(self.weights)}"
+        store = self.dtype if value.size > 1024 else np.float32
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=store), name))
+        return name if store is np.float32 else self.op("Cast", name, to=TensorProto.FLOAT)
+
+    def integers(self, *values: int) -> str:
+        name = f"integers_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def trimmed(self, x: str, left: int, right: int) -> str:
+        """Cut frames off ``x``, on each side only where the input ``trim`` is 1."""
+        whole, cut = self.integers(0, NO_CUT), self.integers(left, -right - NO_CUT)
+        # (start, stop) = trim * cut + whole: (0, far away) or (left, -right)
+        ends = self.op("Add", self.op("Mul", "trim", cut), whole)
+        start, stop = (self.op("Slice", ends, self.integers(i), self.integers(i + 1)) for i in (0, 1))
+        return self.op("Slice", x, start, stop, self.integers(2))
+
+    def conv(self, x: str, kernel: Array, bias: Array, **attributes: object) -> str:
+        return self.op("Conv", x, self.weight(kernel), self.weight(bias), **attributes)
+
+    def batch_norm(self, x: str, scale: Array, shift: Array) -> str:
+        """Frozen batch norm. The published running statistics are 0 and 1, so only the affine part is left."""
+        ones, zeros = np.ones_like(scale), np.zeros_like(scale)
+        parameters = [self.weight(p) for p in (scale, shift, zeros, ones)]
+        return self.op("BatchNormalization", x, *parameters, epsilon=BATCH_NORM_EPSILON)
+
+    def transposed_conv(self, x: str, kernel: Array, bias: Array) -> str:
+        """(in, out, 5, 5) transposed convolution of stride 2 as four convolutions, one an output parity."""
+        planes = []
+        for rows in TAPS.values():
+            for columns in TAPS.values():
+                taps = kernel[:, :, [rows[o] for o in sorted(rows)]][:, :, :, [columns[o] for o in sorted(columns)]]
+                pads = [1, 1, max(rows), max(columns)]
+                planes.append(self.conv(x, taps.transpose(1, 0, 2, 3), bias, pads=pads))
+        return self.op("DepthToSpace", self.op("Concat", *planes, axis=1), blocksize=2, mode="DCR")
+
+    def model(self, name: str, producer: str, masks: int) -> onnx.ModelProto:
+        """The finished model: ``magnitude`` (1, 2, frames, bins) to ``mask`` (1, masks, frames, bins).
+
+        ``trim`` (2) is 1 for a side, left or right, that is context: the masks lack 2 * TRIM[side][-1] frames there.
+        """
+        inputs = [
+            helper.make_tensor_value_info("magnitude", TensorProto.FLOAT, [1, 2, "frames", "bins"]),
+            helper.make_tensor_value_info("trim", TensorProto.INT64, [2]),
+        ]
+        outputs = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, masks, "inner", "bins"])]
+        proto = helper.make_graph(self.nodes, name, inputs, outputs, self.weights)
+        model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        model.producer_name = f"stemplug {producer}"
+        onnx.checker.check_model(model)
+        return model
+
+
+def unet(graph: Graph, x: str, weights: Weights) -> str:
+    """One U-Net up to half the resolution: (1, 2, frames, bins) to (1, 32, frames / 2, bins / 2)."""
+    skips: list[str] = []
+    for level in range(1, 7):
+        conv = weights[f"down{level}_conv.1.weight"], weights[f"down{level}_conv.1.bias"]
+        skips.append(graph.conv(x, *conv, strides=[2, 2], pads=[1, 1, 2, 2]))
+        norm = f"down{level}_act.0."
+        if level < 6:
+            normed = graph.batch_norm(skips[-1], weights[norm + "weight"], weights[norm + "bias"])
+            x = graph.op("LeakyRelu", normed, alpha=LEAK)
+    x = skips.pop()
+    before = 0, 0
+    for level, left, right in zip(range(1, 6), TRIM["left"], TRIM["right"], strict=True):
+        x = graph.op("Relu", graph.transposed_conv(x, weights[f"up{level}.0.weight"], weights[f"up{level}.0.bias"]))
+        x = graph.batch_norm(x, weights[f"up{level}.3.weight"], weights[f"up{level}.3.bias"])
+        x = graph.trimmed(x, left - 2 * before[0], right - 2 * before[1])
+        x = graph.op("Concat", graph.trimmed(skips.pop(), left, right), x, axis=1)
+        before = left, right
+    return x
+
+
+Reference = Callable[[torch.Tensor], torch.Tensor]
+"""A network in PyTorch: magnitudes (1, 2, frames, bins) to masks (1, masks, frames, bins)."""
+
+
+def parity(reference: Reference, model: onnx.ModelProto) -> tuple[float, float]:
+    """Difference of the masked spectrum to the reference's, dB: of a whole music-like song, and of a window within."""
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    slope = 1.0 / (1.0 + np.arange(1024) / 40.0)
+    magnitude = np.abs(rng.normal(size=(1, 2, 1024, 1024)) * slope * 200).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(magnitude)).numpy()
+    whole = session.run(None, {"magnitude": magnitude, "trim": np.zeros(2, np.int64)})[0]
+    left, right, size = 193, 194, 640  # the networks' reach
+    window = np.ascontiguousarray(magnitude[:, :, 128 : 128 + size])
+    mask = session.run(None, {"magnitude": window, "trim": np.ones(2, np.int64)})[0]
+    first = left - 2 * TRIM["left"][-1]
+    inner = mask[:, :, first : first + size - left - right]
+    within = slice(128 + left, 128 + size - right)
+
+    def difference(found: Array, frames: slice) -> float:
+        weight = np.tile(magnitude[:, :, frames], (1, expected.shape[1] // 2, 1, 1))
+        error, signal = (found - expected[:, :, frames]) * weight, expected[:, :, frames] * weight
+        return float(20 * np.log10(np.linalg.norm(error) / np.linalg.norm(signal)))
+
+    return difference(whole, slice(None)), difference(inner, within)
+
+
+def export(build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path) -> None:
+    """Write ``folder/model.onnx``, and its hash into the manifest; raises `SystemExit` where it strays from PyTorch."""
+    exact, stored = build(np.float32), build(np.float16)
+    errors = parity(reference, exact), parity(reference, stored)
+    for label, (whole, window) in zip(("float32 weights", "as stored (fp16)"), errors, strict=True):
+        print(f"{label}: differs from PyTorch by {whole:.0f} dB, a window with context by {window:.0f} dB")
+    if not (np.max(errors[0]) <= -90 and np.max(errors[1]) <= -50):  # nor where it is not a number
+        raise SystemExit("parity lost: nothing written")
+    path = folder / "model.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(stored.SerializeToString())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = folder / "manifest.toml"
+    if manifest.exists():
+        entry = r'(\[files\.model\][^\[]*sha256 = )"\w*"'
+        manifest.write_text(re.sub(entry, rf'\1"{digest}"', manifest.read_text()))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
