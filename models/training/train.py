@@ -1,0 +1,225 @@
+"""Train the network that parts drums, bass and other, from Spleeter's accompaniment network.
+
+    python models/training/train.py LIBRARY CHECKPOINTS RUN [--steps N] [--minutes M] [--device cuda]
+
+LIBRARY is what render.py made, CHECKPOINTS what import_spleeter.py reads, RUN a folder for checkpoints, the log and the
+learning curve. A run that was stopped goes on where it stopped. Needs the extra ``[train]``.
+
+The network sees what the vocal stage leaves: the accompaniment, and at times some of a voice, which counts as other.
+The loss is half the SDR that the mask reaches with the phase of the mixture, half the distance of magnitudes, which
+also weighs what is quiet. What is kept is the exponential moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from import_spleeter import CHECKPOINTS, load
+from mixtures import STEMS, Batches, Chances, Library, Mixer
+from network import Unet
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+FFT, HOP, BINS = 4096, 1024, 1024
+OUT = STEMS[:3]
+LEAK = 0.5  # how many mixtures keep some of a voice
+LEAK_DB = (-36.0, -12.0)
+FLOOR = 1e-3  # of the mixture's energy: what a silent stem may hold before it counts
+MAGNITUDE = 0.5  # the weight of the distance of magnitudes
+
+
+def spectra(audio: Tensor) -> Tensor:
+    """(..., frames) to complex (..., frames of the transform, low bins), without padding."""
+    flat = audio.reshape(-1, audio.shape[-1])
+    found = torch.stft(flat, FFT, HOP, window=_window(audio.device), center=False, return_complex=True)
+    return found[:, :BINS].transpose(1, 2).reshape(*audio.shape[:-1], -1, BINS)
+
+
+def _window(device: torch.device) -> Tensor:
+    return torch.hann_window(FFT, device=device)
+
+
+def heard(stems: Tensor, generator: torch.Generator) -> Tensor:
+    """What reaches the network of drums, bass, other and vocals: (batch, 3, 2, frames), with some voice in other."""
+    low, high = LEAK_DB
+    size = len(stems)
+    level = low + (high - low) * torch.rand(size, generator=generator)
+    gain = 10 ** (level / 20) * (torch.rand(size, generator=generator) < LEAK)
+    kept = stems[:, :3].clone()
+    kept[:, 2] += gain.to(stems)[:, None, None] * stems[:, 3]
+    return kept
+
+
+def losses(masks: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean SDR (dB, soft where a stem is silent) and distance of magnitudes; spectra are (batch, stems, 2, ...)."""
+    mixture = truth.sum(dim=1, keepdim=True)
+    axes = (2, 3, 4)
+    error = torch.view_as_real(masks * mixture - truth).square().sum(dim=-1).sum(dim=axes)
+    energy = torch.view_as_real(truth).square().sum(dim=-1).sum(dim=axes)
+    floor = FLOOR * torch.view_as_real(mixture).square().sum(dim=-1).sum(dim=axes) + 1e-6
+    ratio = 10 * torch.log10((energy + floor) / (error + floor))
+    magnitude = mixture.abs()
+    distance = (masks * magnitude - truth.abs()).abs().mean(dim=axes) / (magnitude.mean(dim=axes) + 1e-6)
+    return ratio.mean(), distance.mean()
+
+
+def sdr(masks: Tensor, truth: Tensor) -> Tensor:
+    """SDR in dB a clip and stem, (batch, stems), NaN where the stem is silent."""
+    error = (masks * truth.sum(dim=1, keepdim=True) - truth).abs().square().sum(dim=(2, 3, 4))
+    energy = truth.abs().square().sum(dim=(2, 3, 4))
+    total = truth.sum(dim=1).abs().square().sum(dim=(1, 2, 3))[:, None]
+    return torch.where(energy > 1e-4 * total, 10 * torch.log10(energy / (error + 1e-9)), torch.nan)
+
+
+class Run:
+    """A folder with the state of a training run: ``last.pt``, ``log.jsonl``, ``curve.png``."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.folder, self.device = args, args.run, torch.device(args.device)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(args.seed)
+        self.valid = Library.read(args.library, "valid")
+        self.network = Unet(len(OUT)).to(self.device)
+        weights = load(args.checkpoints / CHECKPOINTS["accompaniment"])
+        self.network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=args.rate, weight_decay=1e-4)
+        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self.step, self.seconds = 0, 0.0
+        if (self.folder / "last.pt").exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = torch.load(self.folder / "last.pt", weights_only=True, map_location=self.device)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step, self.seconds = state["weights"], state["step"], state["seconds"]
+        print(f"goes on after step {self.step}")
+
+    def save(self) -> None:
+        state = {
+            "weights": self.average,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, self.folder / "last.tmp")
+        os.replace(self.folder / "last.tmp", self.folder / "last.pt")
+
+    def train(self) -> None:
+        """Go on up to ``--steps``, or as long as ``--minutes`` allow."""
+        args = self.args
+        mixer = Mixer(Library.read(args.library, "train"), self._frames(args.frames), args.seed)
+        batches = Batches(mixer, args.batch, self.step, args.steps)
+        loader = DataLoader(
+            batches, batch_size=None, num_workers=args.workers, prefetch_factor=args.workers and 4 or None
+        )
+        forward = torch.compile(self.network) if args.compile else self.network
+        began, mean = time.monotonic(), None
+        for stems in loader:
+            start = time.monotonic()
+            found = self._update(forward, stems)
+            mean = found if mean is None else 0.98 * mean + 0.02 * found
+            self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - start
+            out_of_time = time.monotonic() - began > 60 * args.minutes
+            if self.step % 50 == 0:
+                print(f"{self.step}: {mean:.3f}, {(time.monotonic() - began) / 60:.1f} min", flush=True)
+            if self.step % args.every == 0 or out_of_time or self.step == args.steps:
+                self.save()
+                self.validate(mean)
+            if out_of_time:
+                break
+
+    def _frames(self, frames: int) -> int:
+        return (frames - 1) * HOP + FFT
+
+    def _update(self, forward: torch.nn.Module, stems: Tensor) -> float:
+        args = self.args
+        warm = min(1.0, (self.step + 1) / args.warm_up)
+        rate = args.rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / args.steps)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = max(rate, 0.01 * args.rate)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + self.step)
+        truth = spectra(heard(stems, generator).to(self.device))
+        magnitude = truth.sum(dim=1).abs()
+        ratio, distance = losses(forward(magnitude), truth)
+        loss = -0.1 * ratio + MAGNITUDE * 10 * distance
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        decay = min(args.decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def validate(self, loss: float) -> None:
+        """Median SDR by stem on the same mixtures of held-out songs every time; into the log, and plotted."""
+        args = self.args
+        chances = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2)
+        mixer = Mixer(self.valid, self._frames(256), 1, chances)
+        network = Unet(len(OUT)).to(self.device)
+        network.load_state_dict(self.average)
+        rows = []
+        for index in range(args.validation):
+            truth = spectra(torch.from_numpy(mixer(index)[None, :3]).to(self.device))
+            rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
+        medians = torch.cat(rows).nanmedian(dim=0).values.tolist()
+        entry = {"step": self.step, "seconds": round(self.seconds), "loss": round(loss, 4)}
+        entry |= {stem: round(value, 3) for stem, value in zip(OUT, medians, strict=True)}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+        print(entry, flush=True)
+        plot(self.folder)
+
+
+def plot(folder: Path) -> None:
+    """Draw ``curve.png`` of a run's log."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    figure, axis = pyplot.subplots(figsize=(7, 4))
+    for stem in OUT:
+        axis.plot([row["step"] for row in rows], [row[stem] for row in rows], label=stem, marker=".")
+    axis.set(xlabel="step", ylabel="median SDR of held-out mixtures, dB")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(folder / "curve.png", dpi=100)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("library", type=Path)
+    parser.add_argument("checkpoints", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=128, help="of the transform, a clip")
+    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--warm-up", type=int, default=50)
+    parser.add_argument("--decay", type=float, default=0.998)
+    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--validation", type=int, default=40, help="mixtures of held-out songs")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    Run(parser.parse_args()).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The whole recipe, small: render a library, train, stop, go on, export, separate. `make train-smoke` runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemplug import Separator
+from tests.conftest import RATE
+from tests.models.test_cascade import REAL, sha256
+from tests.training.conftest import ROOT
+
+SCRIPTS = ROOT / "models" / "training"
+SEED = 15  # the third song of which is for validation
+
+
+def run(script: str, *arguments: object) -> str:
+    """Run one of the recipe's commands as a user would; return what it prints."""
+    command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(f"$ {script} {' '.join(map(str, arguments))}", done.stdout, sep="\n")
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
+    for package in ("torch", "onnx", "mido", "matplotlib"):
+        pytest.importorskip(package, reason=f"needs {package}: the extra [train]")
+    library, training, model = tmp_path / "library", tmp_path / "run", tmp_path / "model"
+    # Three songs that need nothing but packages, then one of each source that this machine has more for.
+    run("render.py", library, "--sources", "synth", "--seed", SEED, "--hours", 3 * 64 / 3600)
+    run("render.py", library, "--sources", "groove,mma,game", "--seed", SEED, "--hours", 0.03)
+    splits = [json.loads(song.read_text())["split"] for song in library.glob("songs/synth-*/song.json")]
+    assert sorted(splits) == ["train", "train", "valid"]
+
+    small = ["--steps", 4, "--batch", 1, "--frames", 64, "--every", 2, "--validation", 2, "--workers", 0]
+    run("train.py", library, checkpoints, training, *small, "--minutes", 0)  # stops after a step
+    assert "goes on after step 1" in run("train.py", library, checkpoints, training, *small)
+    log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [1, 2, 4]
+    assert all(np.isfinite(row["loss"]) and {"drums", "bass", "other"} < row.keys() for row in log)
+    assert (training / "curve.png").exists()
+
+    model.mkdir()
+    first = sha256(ROOT / "models" / "spleeter-2stems" / "model.onnx")
+    (model / "manifest.toml").write_text(REAL.format(first=first))
+    run("export.py", training / "last.pt", "--model", model)
+    song = next(library.glob("songs/synth-*"))
+    true = {file.stem: soundfile.read(file, 20 * RATE, dtype="float32")[0].T for file in sorted(song.glob("*.flac"))}
+    mixture = 0.5 * np.sum(list(true.values()), axis=0)
+    stems = Separator(model).separate(mixture, RATE)
+    assert stems.keys() == {"vocals", *true} and np.abs(stems.sum() - mixture).max() < 1e-5
+    for name, stem in true.items():
+        error = np.square(stems[name] - 0.5 * stem).sum()
+        print(f"{name}: SDR {10 * np.log10(np.square(0.5 * stem).sum() / error):.1f} dB after 4 steps")
+        assert np.abs(stems[name]).max() > 1e-3

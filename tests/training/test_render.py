@@ -1,0 +1,150 @@
+"""The library that training reads: the same songs for the same seed, from what is installed."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("mido", reason="needs mido: the extra [train]")
+from library import kits  # noqa: E402
+from library.audio import RATE, fit  # noqa: E402
+from library.chords import MAJOR, MINOR, SHAPES, chord_loop  # noqa: E402
+from library.midi import Note, Part, fold, read_midi, write_midi  # noqa: E402
+from library.songs import PIECE, Job, Settings, Song, Stem, Studio, render  # noqa: E402
+from library.sounds import BANKS, DRUMS, Sound  # noqa: E402
+from library.sources import SOURCES  # noqa: E402
+from render import interleave  # noqa: E402
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A machine with Python packages alone."""
+    installed = Settings.offer
+    monkeypatch.setattr(
+        Settings, "offer", lambda self, sound, split="": sound.path == Path("/") and installed(self, sound, split)
+    )
+    monkeypatch.setattr(kits, "SONIC_PI", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for source in ("mma.STYLES", "game.GAMES", "recorded.FRETS"):
+        monkeypatch.setattr(f"library.sources.{source}", tmp_path)
+    return Settings(tmp_path / "library", tmp_path / "nowhere", 1, False)
+
+
+def made(settings: Settings, library: Path, count: int) -> dict[str, bytes]:
+    """Render songs of the source synth; return all files' bytes."""
+    settings = Settings(library, settings.material, settings.seed, settings.permissive)
+    for job in islice(SOURCES["synth"].jobs(settings), count):
+        seconds, fault = render(job, settings)
+        assert seconds > 50 and not fault
+    return {str(file.relative_to(library)): file.read_bytes() for file in sorted(library.rglob("*.*"))}
+
+
+def test_synthesis_needs_nothing_but_packages_and_repeats_itself(bare: Settings, tmp_path: Path) -> None:
+    first, again = (made(bare, tmp_path / name, 1) for name in ("first", "again"))
+    assert first == again and len(first) == 4
+    told = json.loads(first["songs/synth-00000/song.json"])
+    assert told["stems"].keys() == {"drums", "bass", "other"}
+    lengths = set()
+    for stem in told["stems"]:
+        audio, rate = soundfile.read(tmp_path / "first" / "songs" / "synth-00000" / f"{stem}.flac")
+        assert rate == RATE and audio.shape[1] == 2 and 0.01 < np.abs(audio).max() <= 10 ** (-1 / 20) + 1e-3
+        lengths.add(len(audio))
+    assert len(lengths) == 1
+
+
+def test_missing_sources_are_left_out_with_a_line(bare: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = list(interleave(bare, ["groove", "mma", "game", "songs", "synth"], 0.1))
+    assert [job.name for job in jobs] == [f"synth-{i:05}" for i in range(6)]
+    assert capsys.readouterr().out.splitlines() == [
+        "groove: left out, needs fluidsynth",
+        "mma: left out, needs mma",
+        "game: left out, needs fluidsynth",
+        "songs: left out, nothing found",
+    ]
+
+
+def test_permissive_only_leaves_out_copyleft(bare: Settings) -> None:
+    settings = Settings(bare.library, bare.material, 1, True)
+    assert all(settings.permit(licence) for licence in ("CC0", "MIT", "BSD-3", "CC BY 4.0", "own"))
+    assert not any(settings.permit(licence) for licence in ("GPL-2+", "CC BY-SA 3.0", "Artistic-1.0", "LGPL-2.1+"))
+    assert {bank.name for bank in BANKS if settings.permit(bank.licence)} == {"FluidR3"}
+
+
+def test_sounds_of_the_other_split_are_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "offer", lambda self, sound, split="": sound.only in ("", split))
+    for split in ("train", "valid"):
+        studio = Studio(Settings(tmp_path, tmp_path, 1, False), split, np.random.default_rng(0))
+        names = {studio.choose(DRUMS).name for _ in range(200)}
+        assert ("AVL Red Zeppelin" in names) == (split == "valid")
+
+
+def test_long_songs_are_cut_and_faults_are_told(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, tmp_path, 1, False)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, (PIECE + 10) * RATE)).astype(np.float32)
+    stems = {"drums": Stem(noise, "test", "own", "noise"), "bass": Stem(0 * noise, "test", "own", "silence")}
+    assert render(Job("long", 100, lambda studio: Song(stems)), settings) == (PIECE + 10, "")
+    for name in ("long", "long-2"):
+        assert sorted(file.name for file in (tmp_path / "songs" / name).iterdir()) == ["drums.flac", "song.json"]
+        assert soundfile.info(tmp_path / "songs" / name / "drums.flac").frames == (PIECE + 10) * RATE // 2
+    silent = {"bass": stems["bass"]}
+    assert render(Job("silent", 100, lambda studio: Song(silent)), settings) == (0, "silent: AssertionError: silent")
+
+
+def test_midi_is_read_back(tmp_path: Path) -> None:
+    bass = Part(33, [Note(0.5, 1.0, 40, 100), Note(1.0, 1.25, 43, 90)])
+    drums = Part(0, [Note(0.25, 0.5, 36, 80)])
+    write_midi(tmp_path / "song.mid", [bass, drums], [0, 9])
+    score = read_midi((tmp_path / "song.mid").read_bytes(), 60)
+    assert {part.stem: part.notes for part in score.parts} == {"bass": bass.notes, "drums": drums.notes}
+    assert score.seconds == 1.25 + 1.5 and score.bpm == 60
+    assert read_midi((tmp_path / "song.mid").read_bytes(), 0.7).seconds == 0.5 + 1.5
+
+
+def test_basses_are_moved_by_octaves() -> None:
+    keys = [note.key for note in fold([Note(0, 1, key, 100) for key in range(128)], 28, 55)]
+    assert all(28 <= key <= 55 and (key - before) % 12 == 0 for before, key in enumerate(keys))
+    assert keys[28:56] == list(range(28, 56))
+
+
+def test_chord_loops_are_read() -> None:
+    loops = [chord_loop(np.random.default_rng(seed), 0) for seed in range(100)]
+    assert len({str(loop) for loop in loops}) == len({*MAJOR.split("|"), *MINOR.split("|")})
+    assert all(len(loop) == 4 and all(quality in SHAPES for _, quality in loop) for loop in loops)
+    assert [(0, ""), (10, ""), (5, ""), (0, "")] in loops
+
+
+def test_electronic_kits_are_made_here_where_there_are_no_recordings(bare: Settings) -> None:
+    kit = kits.electro_kit(np.random.default_rng(0))
+    assert kit.keys() == {"kick", "snare", "clap", "closed", "open"}
+    audio, rest = kits.play(kit, [Note(0, 1, 36, 100), Note(0.5, 1, 49, 90)], RATE, np.random.default_rng(0))
+    assert audio.shape == (2, RATE) and np.abs(audio).max() > 0.1
+    assert [note.key for note in rest] == []  # a cymbal is played with the open hi-hat
+
+
+def test_what_is_cut_fades_out() -> None:
+    ones = np.ones((2, 1000), np.float32)
+    assert fit(ones, 1500)[:, 1000:].max() == 0 and fit(ones, 1500).shape == (2, 1500)
+    assert fit(ones, 500)[0, -1] == 0 and fit(ones, 500).shape == (2, 500)
+
+
+def test_instruments_are_found_by_key_and_velocity(tmp_path: Path) -> None:
+    from library.samples import load
+
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", np.full((500, 1), 0.5), RATE)
+    (tmp_path / "bass.sfz").write_text(
+        "<group> hivel=60\n<region> sample=a.wav lokey=30 hikey=40 pitch_keycenter=35\n"
+        "<group> lovel=61\n<region> sample=b.wav key=38 // loud\n<region> sample=missing.wav key=39\n"
+    )
+    soft, loud = load(tmp_path / "bass.sfz")
+    assert (soft.key, soft.keys, soft.velocities) == (35, range(30, 41), (0, 60))
+    assert (loud.key, loud.keys, loud.velocities) == (38, range(38, 39), (61, 127))
+
+
+def test_sounds_name_their_licence() -> None:
+    assert all(isinstance(sound, Sound) and sound.licence and sound.weight > 0 for sound in [*BANKS, *DRUMS])
