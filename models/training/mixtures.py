@@ -16,14 +16,12 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from library.audio import RATE, Audio, widen
 from numpy.random import Generator
-from numpy.typing import NDArray
 from pedalboard import Compressor, LowShelfFilter, Reverb
 from scipy import fft
 from scipy.signal import butter, lfilter, sosfilt
 
-Audio = NDArray[np.float32]
-RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")
 REFERENCE_DB = -11.6  # of the loudest passage, as `stemplug.engine.level` plays songs to networks
 PASSAGE = 4096  # frames of a passage
@@ -160,9 +158,7 @@ class Mixer:
         if rng.random() < 0.5:
             audio = audio[::-1]
         if rng.random() < chances.width:
-            width = rng.uniform(0, 0.5 if stem == "bass" else 1.5)
-            middle, side = (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2 * width
-            audio = np.stack([middle + side, middle - side])
+            audio = widen(audio, rng.uniform(0, 0.5 if stem == "bass" else 1.5))
         if rng.random() < chances.saturate:
             drive = np.float32(rng.uniform(1, 6) / max(float(np.abs(audio).max()), SILENT))
             audio = np.tanh(audio * drive) / drive
