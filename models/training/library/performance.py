@@ -30,8 +30,9 @@ def play_drums(notes: list[Note], sound: Sound, frames: int, studio: Studio) -> 
 
 
 def play_bass(notes: list[Note], sound: Sound, frames: int, studio: Studio) -> Audio:
-    """Play a bass line, moved to E1..G3."""
-    notes, rng = fold(notes, 28, 55), studio.rng
+    """Play a bass line, moved to E1 and the octave above, seldom higher."""
+    rng = studio.rng
+    notes = fold(notes, 28, one_of([40, 40, 43, 48, 55], rng))
     if sound.kind == "fluid":
         return fluid(sound.path, [Part(one_of(sound.programs, rng), notes)], frames)
     if sound.kind == "synth":

@@ -60,13 +60,13 @@ DRUMS = [
     ]
 ]
 BASSES = [
-    Sound("Yamaha finger", 1.4, "CC0", "sampled", Path("bass-yr/FingerBassYR 20190930.sfz")),
-    Sound("Yamaha pick", 1.2, "CC0", "sampled", Path("bass-yr/PickedBassYR 20190930.sfz")),
-    Sound("Growlybass", 1.2, "CC0", "sampled", Path("bass-growly/sustain")),
-    Sound("Growlybass staccato", 1.2, "CC0", "sampled", Path("bass-growly/staccato")),
+    Sound("Yamaha finger", 2, "CC0", "sampled", Path("bass-yr/FingerBassYR 20190930.sfz")),
+    Sound("Yamaha pick", 1.6, "CC0", "sampled", Path("bass-yr/PickedBassYR 20190930.sfz")),
+    Sound("Growlybass", 1.1, "CC0", "sampled", Path("bass-growly/sustain")),
+    Sound("Growlybass staccato", 0.3, "CC0", "sampled", Path("bass-growly/staccato")),
     Sound("Killer Bass", 6, "CC0", "sampled", Path("bass-killer/034-Electric Bass (finger).sfz"), only="valid"),
     Sound("synth bass", 2, "own", "synth"),
-] + [replace(bank, weight=bank.weight * 0.36, programs=tuple(range(32, 40))) for bank in BANKS]
+] + [replace(bank, weight=bank.weight * 0.36, programs=(32, 32, *range(32, 40))) for bank in BANKS]  # upright thrice
 ELECTRIC_GUITAR = Sound("FSFT Telecaster", 1.5, "GPL-3+", "sampled", Path("electric-guitar-fsft"), octave=1)
 KEYS = [
     Sound("Wurlitzer EP200", 1, "CC BY 3.0", "sampled", Path("wurlitzer-ep200/Wurlitzer EP200/Wurlitzer EP200.sfz")),
