@@ -3,7 +3,7 @@
     python models/training/pack.py LIBRARY OUT [--megabytes 60] [--vorbis QUALITY]
 
 Any of the pieces, unpacked into one folder, are a library again: each has songs of all sources and both splits, as far
-as there are enough of them. With ``--vorbis`` stems are Ogg Vorbis, an eighth as large at quality 0.5.
+as there are enough of them. With ``--vorbis`` stems are Ogg Vorbis, which is a good deal smaller and loses a little.
 """
 
 from __future__ import annotations

@@ -117,9 +117,8 @@ class Run:
         args = self.args
         mixer = Mixer(Library.read(args.library, "train"), self._frames(args.frames), args.seed)
         batches = Batches(mixer, args.batch, self.step, args.steps)
-        loader = DataLoader(
-            batches, batch_size=None, num_workers=args.workers, prefetch_factor=args.workers and 4 or None
-        )
+        ahead = 4 if args.workers else None
+        loader = DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=ahead)
         forward = torch.compile(self.network) if args.compile else self.network
         began, mean = time.monotonic(), None
         for stems in loader:
