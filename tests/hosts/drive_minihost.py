@@ -19,8 +19,9 @@ def load(bundle: str, rate: int, block: int) -> minihost.Plugin:
     return plugin
 
 
-def status(plugin: minihost.Plugin) -> str:
-    number = plugin.find_param("Status")
+def status(plugin: minihost.Plugin, number: int | None = None) -> str:
+    """What the parameter Status, of this number, says; to find it, minihost asks its message thread for every name."""
+    number = plugin.find_param("Status") if number is None else number
     return str(plugin.param_to_text(number, plugin.get_param(number)))
 
 
@@ -30,7 +31,7 @@ def play(bundle: str, audio: Audio, rate: int, block: int, runtime: str) -> Resu
     blocks = audio.shape[1] // block
     output = np.zeros((2 * len(BUSES), blocks * block), np.float32)
     heard = np.zeros((2 * len(BUSES), block), np.float32)
-    seen, busy = [], []
+    seen, busy, number_of_status = [], [], plugin.find_param("Status")
     others = Others(Path(runtime))
     start = time.perf_counter()
     for number in range(blocks):
@@ -42,7 +43,7 @@ def play(bundle: str, audio: Audio, rate: int, block: int, runtime: str) -> Resu
         plugin.process(np.ascontiguousarray(audio[:, at : at + block]), heard)
         busy.append(time.perf_counter() - before)
         output[:, at : at + block] = heard
-        seen.append(status(plugin))
+        seen.append(status(plugin, number_of_status))
     pairs = enumerate(zip([None, *seen], seen, strict=False))
     print("status:", [(round(number * block / rate, 2), now) for number, (before, now) in pairs if now != before])
     print("longest process():", max(busy), "of", block / rate, "load of others:", others.load())
