@@ -17,6 +17,7 @@ import soundfile
 import soxr
 import torch
 from library.audio import RATE, Audio, widen
+from library.effects import roughen
 from numpy.random import Generator
 from pedalboard import Compressor, LowShelfFilter, Reverb
 from scipy import fft
@@ -82,16 +83,17 @@ class Chances:
     """How likely each thing is, and how far it goes."""
 
     coherent: float = 0.4  # all stems from one passage of one song
-    absent: tuple[float, ...] = (0.12, 0.12, 0.06, 0.35)  # a stem is silent
+    absent: tuple[float, ...] = (0.15, 0.12, 0.06, 0.35)  # a stem is silent
     second: tuple[float, ...] = (0.08, 0.03, 0.45, 0.1)  # a stem is the sum of two
     level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean
-    spread_db: tuple[float, ...] = (4.0, 4.0, 4.5, 4.0)  # and standard deviation
+    spread_db: tuple[float, ...] = (5.5, 4.5, 4.5, 4.0)  # and standard deviation
     speed: float = 0.5
     deeper: float = 0.5  # a bass has more of its fundamental
     equalise: float = 0.6
     saturate: float = 0.3
     compress: float = 0.3
     reverb: float = 0.35
+    rough: tuple[float, ...] = (0.35, 0.1, 0.1, 0.0)  # a stem is recorded in a live room, squashed, distorted
     width: float = 0.4
     bus: float = 0.4
     quieter_db: float = 5.0  # than the reference level: scale of the half-normal distribution
@@ -172,6 +174,8 @@ class Mixer:
                 room_size=rng.uniform(0.1, 0.7), damping=rng.uniform(0.2, 0.9), wet_level=rng.uniform(0.05, 0.3)
             )
             audio = room(audio.astype(np.float32), RATE)
+        if rng.random() < chances.rough[STEMS.index(stem)] and np.abs(audio).max() > SILENT:
+            audio = roughen(audio.astype(np.float32), rng)
         if rng.random() < chances.equalise:
             audio = _equalised(audio, rng)
         return audio

@@ -163,7 +163,7 @@ class Run:
     def validate(self, loss: float) -> None:
         """Median SDR by stem on the same mixtures of held-out songs every time; into the log, and plotted."""
         args = self.args
-        chances = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2)
+        chances = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0))
         mixer = Mixer(self.valid, self._frames(256), 1, chances)
         network = Unet(len(OUT)).to(self.device)
         network.load_state_dict(self.average)

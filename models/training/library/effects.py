@@ -20,7 +20,7 @@ from pedalboard import (
     Plugin,
     Reverb,
 )
-from scipy.signal import oaconvolve
+from scipy.signal import lfilter, oaconvolve
 
 from .audio import RATE, Audio, Rng, level, pan, widen
 
@@ -133,6 +133,34 @@ def cabinet(rng: Rng) -> Audio:
         gain *= 10 ** (rng.normal(0, 4) / 20 * np.exp(-((np.log2((frequency + 1) / center)) ** 2) / 0.2))
     ripple = 1 + 0.3 * np.fft.rfft(rng.standard_normal(2048) * np.exp(-np.arange(2048) / 120)) / 10
     return np.roll(np.fft.irfft(gain * ripple), 64)[:1024].astype(np.float32)
+
+
+def roughen(audio: Audio, rng: Rng) -> Audio:
+    """What a live room, a hard compressor and a worn tape or an old sampler do to a recording, each by chance."""
+    if rng.random() < 0.6:
+        audio = live_room(audio, rng)
+    if rng.random() < 0.5:
+        squash = Compressor(rng.uniform(-45, -25), rng.uniform(4, 20), rng.uniform(0.5, 10), rng.uniform(30, 200))
+        audio = through(audio, [squash])
+    if rng.random() < 0.5:
+        drive = 10 ** (rng.uniform(0, 30) / 20)
+        ends = [HighpassFilter(rng.uniform(20, 150)), LowpassFilter(float(np.exp(rng.uniform(7.3, 9.6))))]
+        audio = through(np.tanh(level(audio) * drive).astype(np.float32), ends)
+    return level(audio)
+
+
+def live_room(audio: Audio, rng: Rng) -> Audio:
+    """Microphones far away: dense decaying noise, duller as it decays, 14 dB below to 3 dB above the rest."""
+    seconds = np.exp(rng.uniform(np.log(0.1), np.log(1.2)))  # to -60 dB
+    frames = int(seconds * RATE)
+    places = np.arange(frames) / RATE
+    bright = rng.standard_normal((2, frames)) * np.exp(-6.9 * places / seconds)
+    dull = lfilter([0.08], [1, -0.92], rng.standard_normal((2, frames))) * np.exp(-5 * places / seconds) * 4
+    response = np.roll(bright * rng.uniform(0.1, 1) + dull, int(rng.uniform(0, 0.02) * RATE), axis=1)
+    wet = np.stack([oaconvolve(channel, tail)[: audio.shape[1]] for channel, tail in zip(audio, response, strict=True)])
+    return (level(audio) + level(wet.astype(np.float32)) * np.float32(10 ** (rng.uniform(-14, 3) / 20))).astype(
+        np.float32
+    )
 
 
 def blend(layers: list[Audio], frames: int, rng: Rng) -> Audio:
