@@ -19,9 +19,8 @@ def load(bundle: str, rate: int, block: int) -> minihost.Plugin:
     return plugin
 
 
-def status(plugin: minihost.Plugin, number: int | None = None) -> str:
+def status(plugin: minihost.Plugin, number: int) -> str:
     """What the parameter Status, of this number, says; to find it, minihost asks its message thread for every name."""
-    number = plugin.find_param("Status") if number is None else number
     return str(plugin.param_to_text(number, plugin.get_param(number)))
 
 
@@ -69,7 +68,11 @@ def render(bundle: str, audio: Audio, rate: int, block: int, positions: list[int
             plugin.set_transport(120.0, position_samples=positions[seconds % len(positions)] + inside, is_playing=True)
         plugin.process(np.ascontiguousarray(padded[:, at : at + block]), heard)
         output[:, at : at + block] = heard
-    return {"output": output[:, latency : latency + frames], "latency": latency, "status": status(plugin)}
+    return {
+        "output": output[:, latency : latency + frames],
+        "latency": latency,
+        "status": status(plugin, plugin.find_param("Status")),
+    }
 
 
 if __name__ == "__main__":

@@ -158,9 +158,7 @@ def live_room(audio: Audio, rng: Rng) -> Audio:
     dull = lfilter([0.08], [1, -0.92], rng.standard_normal((2, frames))) * np.exp(-5 * places / seconds) * 4
     response = np.roll(bright * rng.uniform(0.1, 1) + dull, int(rng.uniform(0, 0.02) * RATE), axis=1)
     wet = np.stack([oaconvolve(channel, tail)[: audio.shape[1]] for channel, tail in zip(audio, response, strict=True)])
-    return (level(audio) + level(wet.astype(np.float32)) * np.float32(10 ** (rng.uniform(-14, 3) / 20))).astype(
-        np.float32
-    )
+    return level(audio) + level(wet) * np.float32(10 ** (rng.uniform(-14, 3) / 20))
 
 
 def blend(layers: list[Audio], frames: int, rng: Rng) -> Audio:
