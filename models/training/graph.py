@@ -70,6 +70,13 @@ class Graph:
         start, stop = (self.op("Slice", ends, self.integers(i), self.integers(i + 1)) for i in (0, 1))
         return self.op("Slice", x, start, stop, self.integers(2))
 
+    def linear(self, x: str, kernel: Array, bias: Array) -> str:
+        """``kernel`` is (out, in), as in PyTorch."""
+        return self.op("Add", self.op("MatMul", x, self.weight(kernel.T)), self.weight(bias))
+
+    def part(self, x: str, axis: int, start: int, stop: int) -> str:
+        return self.op("Slice", x, self.integers(start), self.integers(stop), self.integers(axis))
+
     def conv(self, x: str, kernel: Array, bias: Array, **attributes: object) -> str:
         return self.op("Conv", x, self.weight(kernel), self.weight(bias), **attributes)
 
@@ -89,15 +96,19 @@ class Graph:
                 planes.append(self.conv(x, taps.transpose(1, 0, 2, 3), bias, pads=pads))
         return self.op("DepthToSpace", self.op("Concat", *planes, axis=1), blocksize=2, mode="DCR")
 
-    def model(self, name: str, producer: str, masks: int) -> onnx.ModelProto:
+    def model(self, name: str, producer: str, masks: int, phases: int = 0) -> onnx.ModelProto:
         """The finished model: ``magnitude`` (1, 2, frames, bins) to ``mask`` (1, masks, frames, bins).
 
-        ``trim`` (2) is 1 for a side, left or right, that is context: the masks lack 2 * TRIM[side][-1] frames there.
+        ``trim`` (2) is 1 for a side, left or right, that is context: the masks lack 2 * TRIM[side][-1] frames there,
+        and as many as the graph cuts off. ``spectrum`` (1, 2, frames, phases, 2) is there where it has ``phases``.
         """
         inputs = [
             helper.make_tensor_value_info("magnitude", TensorProto.FLOAT, [1, 2, "frames", "bins"]),
             helper.make_tensor_value_info("trim", TensorProto.INT64, [2]),
         ]
+        if phases:
+            shape = [1, 2, "frames", phases, 2]
+            inputs.append(helper.make_tensor_value_info("spectrum", TensorProto.FLOAT, shape))
         outputs = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, masks, "inner", "bins"])]
         proto = helper.make_graph(self.nodes, name, inputs, outputs, self.weights)
         model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -128,25 +139,38 @@ def unet(graph: Graph, x: str, weights: Weights) -> str:
 
 
 Reference = Callable[[torch.Tensor], torch.Tensor]
-"""A network in PyTorch: magnitudes (1, 2, frames, bins) to masks (1, masks, frames, bins)."""
+"""A network in PyTorch: spectra (1, 2, frames, bins), complex, to masks (1, masks, frames, bins)."""
 
 
-def parity(reference: Reference, model: onnx.ModelProto) -> tuple[float, float]:
-    """Difference of the masked spectrum to the reference's, dB: of a whole music-like song, and of a window within."""
+def parity(reference: Reference, model: onnx.ModelProto, reach: int = 0) -> tuple[float, float]:
+    """Difference of the masked spectrum to the reference's, dB: of a whole music-like song, and of a window within.
+
+    ``reach`` tells how many frames more than a U-Net the network hears and cuts off.
+    """
     import onnxruntime
 
     rng = np.random.default_rng(0)
     slope = 1.0 / (1.0 + np.arange(1024) / 40.0)
-    magnitude = np.abs(rng.normal(size=(1, 2, 1024, 1024)) * slope * 200).astype(np.float32)
+    parts = rng.normal(size=(1, 2, 1024, 1024)) * slope * 200, rng.uniform(0, 2 * np.pi, (1, 2, 1024, 1024))
+    spectrum = (np.abs(parts[0]) * np.exp(1j * parts[1])).astype(np.complex64)
+    magnitude = np.abs(spectrum)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    phases = next((value.shape[3] for value in session.get_inputs() if value.name == "spectrum"), 0)
+
+    def run(frames: slice, context: int) -> Array:
+        inputs = {"magnitude": np.ascontiguousarray(magnitude[:, :, frames]), "trim": np.full(2, context)}
+        low = np.ascontiguousarray(spectrum[:, :, frames, :phases])
+        found: Array = session.run(
+            None, inputs | ({"spectrum": low.view(np.float32).reshape(*low.shape, 2)} if phases else {})
+        )[0]
+        return found
+
     with torch.no_grad():
-        expected = reference(torch.from_numpy(magnitude)).numpy()
-    whole = session.run(None, {"magnitude": magnitude, "trim": np.zeros(2, np.int64)})[0]
-    left, right, size = 193, 194, 640  # the networks' reach
-    window = np.ascontiguousarray(magnitude[:, :, 128 : 128 + size])
-    mask = session.run(None, {"magnitude": window, "trim": np.ones(2, np.int64)})[0]
-    first = left - 2 * TRIM["left"][-1]
-    inner = mask[:, :, first : first + size - left - right]
+        expected = reference(torch.from_numpy(spectrum)).numpy()
+    whole = run(slice(None), 0)
+    left, right, size = 193 + reach, 194 + reach, 640  # the networks' reach
+    first = left - 2 * TRIM["left"][-1] - reach
+    inner = run(slice(128, 128 + size), 1)[:, :, first : first + size - left - right]
     within = slice(128 + left, 128 + size - right)
 
     def difference(found: Array, frames: slice) -> float:
@@ -157,10 +181,12 @@ def parity(reference: Reference, model: onnx.ModelProto) -> tuple[float, float]:
     return difference(whole, slice(None)), difference(inner, within)
 
 
-def export(build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path) -> None:
+def export(
+    build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path, reach: int = 0
+) -> None:
     """Write ``folder/model.onnx``, and its hash into the manifest; raises `SystemExit` where it strays from PyTorch."""
     exact, stored = build(np.float32), build(np.float16)
-    errors = parity(reference, exact), parity(reference, stored)
+    errors = parity(reference, exact, reach), parity(reference, stored, reach)
     for label, (whole, window) in zip(("float32 weights", "as stored (fp16)"), errors, strict=True):
         print(f"{label}: differs from PyTorch by {whole:.0f} dB, a window with context by {window:.0f} dB")
     if not (np.max(errors[0]) <= -90 and np.max(errors[1]) <= -50):  # nor where it is not a number

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "spleeter-2stems")
     args = parser.parse_args()
     networks = [load(args.checkpoints / name) for name in CHECKPOINTS.values()]
-    export(partial(build, networks), partial(reference, networks), args.model)
+    export(partial(build, networks), lambda spectrum: reference(networks, spectrum.abs()), args.model)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,21 @@ also weighs what is quiet. What is kept is the exponential moving average of the
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from import_spleeter import CHECKPOINTS, load
 from mixtures import STEMS, Batches, Chances, Library, Mixer
 from network import Unet
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 FFT, HOP, BINS = 4096, 1024, 1024
@@ -32,6 +36,9 @@ LEAK = 0.5  # how many mixtures keep some of a voice
 LEAK_DB = (-36.0, -12.0)
 FLOOR = 1e-3  # of the mixture's energy: what a silent stem may hold before it counts
 MAGNITUDE = 0.5  # the weight of the distance of magnitudes
+HELD_OUT = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0))
+Batch = Any
+"""What a run's network is trained on in one step."""
 
 
 def spectra(audio: Tensor) -> Tensor:
@@ -39,6 +46,11 @@ def spectra(audio: Tensor) -> Tensor:
     flat = audio.reshape(-1, audio.shape[-1])
     found = torch.stft(flat, FFT, HOP, window=_window(audio.device), center=False, return_complex=True)
     return found[:, :BINS].transpose(1, 2).reshape(*audio.shape[:-1], -1, BINS)
+
+
+def samples(frames: int) -> int:
+    """How many samples so many frames of the transform take."""
+    return (frames - 1) * HOP + FFT
 
 
 def _window(device: torch.device) -> Tensor:
@@ -69,6 +81,11 @@ def losses(masks: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return ratio.mean(), distance.mean()
 
 
+def total_loss(masks: Tensor, truth: Tensor) -> Tensor:
+    ratio, distance = losses(masks, truth)
+    return -0.1 * ratio + MAGNITUDE * 10 * distance
+
+
 def sdr(masks: Tensor, truth: Tensor) -> Tensor:
     """SDR in dB a clip and stem, (batch, stems), NaN where the stem is silent."""
     error = (masks * truth.sum(dim=1, keepdim=True) - truth).abs().square().sum(dim=(2, 3, 4))
@@ -77,22 +94,30 @@ def sdr(masks: Tensor, truth: Tensor) -> Tensor:
     return torch.where(energy > 1e-4 * total, 10 * torch.log10(energy / (error + 1e-9)), torch.nan)
 
 
-class Run:
+class Run(ABC):
     """A folder with the state of a training run: ``last.pt``, ``log.jsonl``, ``curve.png``."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, network: nn.Module) -> None:
         self.args, self.folder, self.device = args, args.run, torch.device(args.device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(args.seed)
-        self.valid = Library.read(args.library, "valid")
-        self.network = Unet(len(OUT)).to(self.device)
-        weights = load(args.checkpoints / CHECKPOINTS["accompaniment"])
-        self.network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=args.rate, weight_decay=1e-4)
+        self.network = network.to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=args.rate, weight_decay=args.weight_decay)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.step, self.seconds = 0, 0.0
         if (self.folder / "last.pt").exists():
             self._resume()
+
+    @abstractmethod
+    def batches(self) -> Iterable[Batch]:
+        """Those of `step` and after, up to the last; the same whenever they are asked for."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the network on a batch."""
+
+    @abstractmethod
+    def scores(self, network: nn.Module) -> Tensor:
+        """SDR in dB of held-out clips, (clips, stems): always the same clips."""
 
     def _resume(self) -> None:
         state = torch.load(self.folder / "last.pt", weights_only=True, map_location=self.device)
@@ -115,15 +140,10 @@ class Run:
     def train(self) -> None:
         """Go on up to ``--steps``, or as long as ``--minutes`` allow."""
         args = self.args
-        mixer = Mixer(Library.read(args.library, "train"), self._frames(args.frames), args.seed)
-        batches = Batches(mixer, args.batch, self.step, args.steps)
-        ahead = 4 if args.workers else None
-        loader = DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=ahead)
-        forward = torch.compile(self.network) if args.compile else self.network
         began, mean = time.monotonic(), None
-        for stems in loader:
+        for batch in self.batches():
             start = time.monotonic()
-            found = self._update(forward, stems)
+            found = self._update(batch)
             mean = found if mean is None else 0.98 * mean + 0.02 * found
             self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - start
             out_of_time = time.monotonic() - began > 60 * args.minutes
@@ -135,20 +155,13 @@ class Run:
             if out_of_time:
                 break
 
-    def _frames(self, frames: int) -> int:
-        return (frames - 1) * HOP + FFT
-
-    def _update(self, forward: torch.nn.Module, stems: Tensor) -> float:
+    def _update(self, batch: Batch) -> float:
         args = self.args
         warm = min(1.0, (self.step + 1) / args.warm_up)
         rate = args.rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / args.steps)))
         for group in self.optimizer.param_groups:
             group["lr"] = max(rate, 0.01 * args.rate)
-        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + self.step)
-        truth = spectra(heard(stems, generator).to(self.device))
-        magnitude = truth.sum(dim=1).abs()
-        ratio, distance = losses(forward(magnitude), truth)
-        loss = -0.1 * ratio + MAGNITUDE * 10 * distance
+        loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -161,23 +174,53 @@ class Run:
 
     @torch.no_grad()
     def validate(self, loss: float) -> None:
-        """Median SDR by stem on the same mixtures of held-out songs every time; into the log, and plotted."""
-        args = self.args
-        chances = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0))
-        mixer = Mixer(self.valid, self._frames(256), 1, chances)
-        network = Unet(len(OUT)).to(self.device)
+        """Median and mean SDR by stem of held-out clips; into the log, and plotted."""
+        network = copy.deepcopy(self.network).eval()
         network.load_state_dict(self.average)
-        rows = []
-        for index in range(args.validation):
-            truth = spectra(torch.from_numpy(mixer(index)[None, :3]).to(self.device))
-            rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
-        medians = torch.cat(rows).nanmedian(dim=0).values.tolist()
-        entry = {"step": self.step, "seconds": round(self.seconds), "loss": round(loss, 4)}
-        entry |= {stem: round(value, 3) for stem, value in zip(OUT, medians, strict=True)}
+        scores = self.scores(network)
+        entry: dict[str, object] = {"step": self.step, "seconds": round(self.seconds), "loss": round(loss, 4)}
+        for kind, values in (("", scores.nanmedian(dim=0).values), ("mean ", scores.nanmean(dim=0))):
+            entry |= {kind + stem: round(value, 3) for stem, value in zip(OUT, values.tolist(), strict=True)}
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
         print(entry, flush=True)
         plot(self.folder)
+
+
+class UnetRun(Run):
+    """Trains a `Unet` on mixtures made on the fly."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.valid = Library.read(args.library, "valid")
+        network = Unet(len(OUT))
+        weights = load(args.checkpoints / CHECKPOINTS["accompaniment"])
+        network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
+        super().__init__(args, network)
+        self.forward = torch.compile(self.network) if args.compile else self.network
+
+    def batches(self) -> Iterable[Tensor]:
+        """See `Run`: stems (batch, 4, 2, samples)."""
+        args = self.args
+        mixer = Mixer(Library.read(args.library, "train"), samples(args.frames), args.seed)
+        batches = Batches(mixer, args.batch, self.step, args.steps)
+        ahead = 4 if args.workers else None
+        return DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=ahead)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """See `Run`."""
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
+        truth = spectra(heard(batch, generator).to(self.device))
+        return total_loss(self.forward(truth.sum(dim=1).abs()), truth)
+
+    def scores(self, network: nn.Module) -> Tensor:
+        """See `Run`."""
+        mixer = Mixer(self.valid, samples(256), 1, HELD_OUT)
+        rows = []
+        for index in range(self.args.validation):
+            truth = spectra(torch.from_numpy(mixer(index)[None, :3]).to(self.device))
+            rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
+        return torch.cat(rows)
 
 
 def plot(folder: Path) -> None:
@@ -199,25 +242,31 @@ def plot(folder: Path) -> None:
     pyplot.close(figure)
 
 
+def options(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float, weight_decay: float) -> None:
+    """Add the options of every run, with these defaults."""
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--weight-decay", type=float, default=weight_decay)
+    parser.add_argument("--warm-up", type=int, default=50)
+    parser.add_argument("--decay", type=float, default=0.998)
+    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--validation", type=int, default=40, help="clips of held-out songs")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("library", type=Path)
     parser.add_argument("checkpoints", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--batch", type=int, default=6)
+    options(parser, steps=6000, batch=6, rate=6e-4, weight_decay=1e-4)
     parser.add_argument("--frames", type=int, default=128, help="of the transform, a clip")
-    parser.add_argument("--rate", type=float, default=6e-4)
-    parser.add_argument("--warm-up", type=int, default=50)
-    parser.add_argument("--decay", type=float, default=0.998)
-    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
-    parser.add_argument("--validation", type=int, default=40, help="mixtures of held-out songs")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    Run(parser.parse_args()).train()
+    UnetRun(parser.parse_args()).train()
 
 
 if __name__ == "__main__":

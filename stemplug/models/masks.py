@@ -20,7 +20,9 @@ from stemplug.models.sessions import check_ends, open_session
 FIRST = "first"
 """The file of another model, in a manifest's list, whose masks the model works on."""
 Array = NDArray[np.float32]
+Spectrum = NDArray[np.complex64]
 Table = TypeVar("Table", bound=BaseModel)
+Number = TypeVar("Number", np.float32, np.complex64)
 Context = tuple[bool, bool]
 """Whether the left and the right side of a window are context, rather than an end of what sounds."""
 Margins = tuple[int, int]
@@ -40,7 +42,10 @@ class Cuts(BaseModel):
 
 
 class Settings(BaseModel):
-    """``[settings]``: the transform, the stride of the network in frames, and what the graph trims off context."""
+    """``[settings]``: the transform, the stride of the network in frames, and what the graph trims off context.
+
+    Of the lowest ``phases`` bins the graph gets the spectrum as well.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +54,7 @@ class Settings(BaseModel):
     bins: Annotated[int, Field(ge=16)]
     stride: Annotated[int, Field(ge=1)]
     trim: tuple[int, int]
+    phases: Annotated[int, Field(ge=0)] = 0
     cuts: Cuts = Cuts(below=[], skip=[])
 
     @model_validator(mode="after")
@@ -57,6 +63,7 @@ class Settings(BaseModel):
             self.fft % self.stft_hop
             or self.fft < 2 * self.stft_hop
             or self.bins > self.fft // 2 + 1
+            or self.phases > self.bins
             or min(self.trim) < 0
             or len(self.cuts.below) != len(self.cuts.skip)
         ):
@@ -73,10 +80,10 @@ class Network(Protocol):
     provider: str
     trim: Margins
 
-    def __call__(self, magnitude: Array, context: Context) -> Array:
+    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """(channels, frames, bins) to masks (masked stems, channels, frames, bins), the thread's until its next call.
 
-        Frames are a multiple of the network's stride.
+        Frames are a multiple of the network's stride; ``spectrum`` has at least the bins of ``magnitude``.
         """
         ...
 
@@ -95,17 +102,21 @@ class Graph:
         constants: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         self._name, self._shape = manifest.name, (len(masked_stems(manifest)) - done, manifest.channels)
-        self.trim = settings.trim
+        self.trim, self._phases = settings.trim, settings.phases
         self._session = open_session(
             content, self._name, threads=options.threads, device=options.device, constants=constants
         )
         self.provider: str = self._session.get_providers()[0]
-        check_ends(self._session, self._name, {"magnitude": 4, "trim": 1}, {"mask": 4})
+        inputs = {"magnitude": 4, "trim": 1} | ({"spectrum": 5} if self._phases else {})
+        check_ends(self._session, self._name, inputs, {"mask": 4})
         self._check(settings.stride, settings.bins)
 
-    def __call__(self, magnitude: Array, context: Context) -> Array:
+    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """See `Network`."""
         inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
+        if self._phases:
+            low = np.ascontiguousarray(spectrum[..., : self._phases]).view(np.float32)
+            inputs["spectrum"] = low.reshape(1, *low.shape[:2], self._phases, 2)
         try:
             masks: Array = self._session.run(["mask"], inputs)[0]
             return masks.reshape(*self._shape, -1, masks.shape[-1])
@@ -116,7 +127,8 @@ class Graph:
 
     def _check(self, frames: int, bins: int) -> None:
         """Are the masks those that the manifest promises?"""
-        masks = self(np.zeros((self._shape[1], frames, bins), np.float32), (False, False))
+        silence = np.zeros((self._shape[1], frames, bins), np.float32)
+        masks = self(silence, silence.astype(np.complex64), (False, False))
         if masks.dtype != np.float32 or masks.shape != (*self._shape, frames, bins):
             raise ModelError(f"{self._name}: the graph's masks do not fit the manifest. Reinstall the model.")
 
@@ -128,24 +140,27 @@ class Cascade:
     and whole strides are cut off, so that it stays on the grid.
     """
 
-    def __init__(self, first: Graph, second: Graph, stride: int) -> None:
-        self._first, self._second = first, second
+    def __init__(self, first: Graph, second: Graph, stride: int, phases: int) -> None:
+        self._first, self._second, self._phases = first, second, phases
         self._cut = -(-first.trim[0] // stride) * stride, -(-first.trim[1] // stride) * stride
         self.trim = self._cut[0] + second.trim[0], self._cut[1] + second.trim[1]
         self.provider = second.provider
         self._scratch = Scratch()
 
-    def __call__(self, magnitude: Array, context: Context) -> Array:
+    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """See `Network`."""
         trim = self._first.trim
-        taken = _within(self._first(magnitude, context), (self._cut[0] - trim[0], self._cut[1] - trim[1]), context)
+        taken = _within(
+            self._first(magnitude, spectrum, context), (self._cut[0] - trim[0], self._cut[1] - trim[1]), context
+        )
         share: Array = self._scratch("share", taken.shape[1:], np.float32)
         np.subtract(1, taken[0], out=share)
         for mask in taken[1:]:
             share -= mask
         rest: Array = self._scratch("rest", share.shape, np.float32)
         np.multiply(_within(magnitude, self._cut, context), share, out=rest)
-        divided = self._second(rest, context)
+        low = _within(spectrum, self._cut, context)[..., : self._phases] * share[..., : self._phases]
+        divided = self._second(rest, low, context)
         taken, share = (_within(array, self._second.trim, context) for array in (taken, share))
         masks: Array = self._scratch("masks", (len(taken) + len(divided), *share.shape), np.float32)
         masks[: len(taken)] = taken
@@ -168,7 +183,7 @@ def open_network(folder: ModelFolder, settings: Settings, options: RunnerOptions
     _check_first(folder, owner.manifest)
     first = Graph(first_content, owner.manifest, read_settings(owner), options)
     second = Graph(content, manifest, settings, options, done=len(masked_stems(owner.manifest)))
-    return Cascade(first, second, settings.stride)
+    return Cascade(first, second, settings.stride, settings.phases)
 
 
 def _check_first(folder: ModelFolder, first: Manifest) -> None:
@@ -214,6 +229,6 @@ def validated(schema: type[Table], table: dict[str, Any], folder: ModelFolder) -
         raise ModelError(f"{folder.path}: {where}: {first['msg']}. Correct it or reinstall.") from None
 
 
-def _within(array: Array, margins: Margins, context: Context) -> Array:
+def _within(array: NDArray[Number], margins: Margins, context: Context) -> NDArray[Number]:
     """Leave out the margins of (..., frames, bins) on the sides that are context."""
     return array[..., margins[0] * context[0] : array.shape[-2] - margins[1] * context[1], :]

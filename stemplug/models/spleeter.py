@@ -11,7 +11,6 @@ from typing import Annotated
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from stemplug.errors import ModelError
@@ -26,6 +25,7 @@ from stemplug.models.masks import (
     Margins,
     Network,
     Settings,
+    Spectrum,
     masked_stems,
     open_network,
     read_settings,
@@ -36,6 +36,7 @@ from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
 _BLOCK = 16
+_NO_PHASES = np.empty((0, 0, 0), np.complex64)
 
 
 class _Profile(BaseModel):
@@ -68,7 +69,8 @@ class _Live(BaseModel):
 
     def fits(self, settings: Settings) -> bool:
         enough = self.guessed + self.right + self.hop <= self.frames and self.frames % settings.stride == 0
-        return enough and self.right < settings.fft // settings.stft_hop and self.bins <= settings.bins
+        seen = self.bins <= settings.bins and not settings.phases
+        return enough and seen and self.right < settings.fft // settings.stft_hop
 
 
 class _Runner:
@@ -90,9 +92,9 @@ class _Runner:
             self._separate(mixture, stems, target, watch)
         return out
 
-    def network(self, magnitude: Array, context: Context) -> Array:
+    def network(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """Run the network: see `Network`."""
-        return self._network(magnitude, context)
+        return self._network(magnitude, spectrum, context)
 
     def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         """(channels, window) into silent ``out``, (stems, channels, window); the context stays silent."""
@@ -135,7 +137,7 @@ class SpleeterRunner(_Runner):
     def infer_once(self) -> None:
         """See `stemplug.models.Runner`."""
         silence = np.zeros((self._channels, self._profile.frames, self._settings.bins), np.float32)
-        self.network(silence, (False, False))
+        self.network(silence, silence.astype(np.complex64), (False, False))
 
     def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         fft, hop = self._settings.fft, self._settings.stft_hop
@@ -144,12 +146,12 @@ class SpleeterRunner(_Runner):
         with watch("stft"):
             magnitude, spectrum = self._analyze(mixture)
         with watch("inference"):
-            masks = self._masks(magnitude, inner)
+            masks = self._masks(magnitude, spectrum, inner)
         with watch("istft"):
             covered = out[..., inner.start * hop : (inner.stop - 1) * hop + fft]
             self._synthesize(masks, spectrum[:, inner], stems, covered)
 
-    def _analyze(self, mixture: Array) -> tuple[Array, NDArray[np.complex64]]:
+    def _analyze(self, mixture: Array) -> tuple[Array, Spectrum]:
         """Magnitudes (channels, frames, low bins) and spectra (channels, frames, bins) of a window."""
         settings, channels = self._settings, len(mixture)
         pieces = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
@@ -162,7 +164,7 @@ class SpleeterRunner(_Runner):
                 np.abs(found[:, : settings.bins], out=magnitude[channel, block])
         return magnitude, spectrum
 
-    def _masks(self, magnitude: Array, inner: slice) -> Array:
+    def _masks(self, magnitude: Array, spectrum: Spectrum, inner: slice) -> Array:
         """Masks of the inner frames of a window, (masked stems, channels, frames, bins)."""
         frames, bins, stride = magnitude.shape[1], magnitude.shape[2], self._settings.stride
         count = inner.stop - inner.start
@@ -177,7 +179,7 @@ class SpleeterRunner(_Runner):
         if stop - start < frames:
             kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
             kept[:], magnitude = magnitude[:, start:stop], kept
-        found = self.network(magnitude, context)
+        found = self.network(magnitude, spectrum[:, start:stop], context)
         begin = start + context[0] * self._network.trim[0] - inner.start
         end = begin + found.shape[2]
         if begin > 0 or end < count:
@@ -186,7 +188,7 @@ class SpleeterRunner(_Runner):
             found = np.pad(np.pad(found, silence), edges, mode="edge")
         return found[:, :, max(0, -begin) :][:, :, :count]
 
-    def _synthesize(self, masks: Array, spectrum: NDArray[np.complex64], stems: Sequence[str], out: Array) -> None:
+    def _synthesize(self, masks: Array, spectrum: Spectrum, stems: Sequence[str], out: Array) -> None:
         """Mask, transform back, and overlap-add into ``out`` (stems, channels, inner frames and their overlap)."""
         hop, bins = self._settings.stft_hop, spectrum.shape[-1]
         overlap = self._settings.fft // hop
@@ -239,7 +241,7 @@ class LiveRunner(_Runner):
     def infer_once(self) -> None:
         """See `stemplug.models.Runner`."""
         silence = np.zeros((self._channels, self._profile.frames, self._profile.bins), np.float32)
-        self.network(silence, self._context)
+        self.network(silence, _NO_PHASES, self._context)
 
     def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
         with watch("stft"):
@@ -247,7 +249,7 @@ class LiveRunner(_Runner):
         if not magnitude[:, self._first :].any():
             return
         with watch("inference"):
-            masks = self.network(magnitude, self._context)
+            masks = self.network(magnitude, _NO_PHASES, self._context)
             skipped = self._profile.frames - masks.shape[2]
             masks = masks[:, :, self._first - skipped : self._count - skipped]
         with watch("istft"):
@@ -258,13 +260,13 @@ class LiveRunner(_Runner):
                     pieces: Array = np.multiply(np.fft.irfft(spectrum[channel] * share), self._window)
                     np.divide(self._overlap_add(pieces), self._weight, out=target)
 
-    def _analyze(self, mixture: Array) -> tuple[Array, NDArray[np.complex64]]:
+    def _analyze(self, mixture: Array) -> tuple[Array, Spectrum]:
         """Magnitudes (channels, frames, low bins) for the network, and spectra of the frames that get a mask."""
         settings, count, first, bins = self._settings, self._count, self._first, self._profile.bins
         pieces = sliding_window_view(mixture, settings.fft, axis=1)[:, :: settings.stft_hop]
         magnitude: Array = self._scratch("magnitude", (len(mixture), self._profile.frames, bins), np.float32)
         shape = len(mixture), count - first, settings.fft // 2 + 1
-        spectrum: NDArray[np.complex64] = self._scratch("spectrum", shape, np.complex64)
+        spectrum: Spectrum = self._scratch("spectrum", shape, np.complex64)
         for channel, (frames, seen) in enumerate(zip(pieces, magnitude, strict=True)):
             for block in _blocks(first):
                 np.abs(np.fft.rfft(frames[block] * self._window)[:, :bins], out=seen[block])

@@ -246,14 +246,73 @@ right = 382
 """
 
 
+REFINED = (
+    REAL.replace("trim = [186, 158]", "trim = [246, 218]\nphases = 64")
+    .replace("frames = 1152", "frames = 1280")
+    .replace("left = 383", "left = 447")
+    .replace("right = 382", "right = 446")
+)
+
+
 @pytest.fixture(scope="module")
-def real(training: ModuleType, trained: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def refiner(training: ModuleType) -> object:
+    """A network whose corrections of the masks are neither nothing nor all there is."""
+    import torch
+
+    torch.manual_seed(0)
+    made = training.Refiner(3, 64).eval()
+    with torch.no_grad():
+        made.last.weight.normal_(0, 0.2)
+        made.mean.normal_()
+        made.deviation.uniform_(0.5, 2)
+    return made
+
+
+@pytest.fixture(scope="module", params=["plain", "refined"])
+def real(
+    request: pytest.FixtureRequest,
+    training: ModuleType,
+    trained: object,
+    refiner: object,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The folder of a model of the true size, behind spleeter-2stems."""
     folder = tmp_path_factory.mktemp("models") / "real"
     folder.mkdir()
-    (folder / "manifest.toml").write_text(REAL.format(first=sha256(MODELS / "spleeter-2stems" / "model.onnx")))
-    training.export(partial(training.build, trained), partial(training.reference, trained), folder)
+    plain = request.param == "plain"
+    manifest = (REAL if plain else REFINED).format(first=sha256(MODELS / "spleeter-2stems" / "model.onnx"))
+    (folder / "manifest.toml").write_text(manifest)
+    networks = trained, None if plain else refiner
+    build, reference = (partial(function, *networks) for function in (training.build, training.reference))
+    training.export(build, reference, folder, 0 if plain else training.REACH)
     return folder
+
+
+def test_a_refiner_hears_phases_and_changes_the_lowest_bins_alone(training: ModuleType, refiner: object) -> None:
+    import torch
+
+    rng = np.random.default_rng(0)
+    magnitude = torch.from_numpy(np.abs(rng.normal(size=(1, 2, 64, 1024))).astype(np.float32))
+    angles = [torch.from_numpy(rng.uniform(0, 6, magnitude.shape).astype(np.float32)) for _ in range(2)]
+    unet = training.Unet(3)
+    plain = training.reference(unet, None, torch.polar(magnitude, angles[0]))
+    found = [training.reference(unet, refiner, torch.polar(magnitude, angle)) for angle in angles]
+    low = slice(0, training.LOW)
+    assert all(torch.allclose(mask[..., training.LOW :], plain[..., training.LOW :], atol=1e-5) for mask in found)
+    assert all((mask[..., low] - plain[..., low]).abs().mean() > 0.01 for mask in found)
+    assert (found[0] - found[1])[..., low].abs().mean() > 0.01
+    turned = training.reference(unet, refiner, torch.polar(magnitude, angles[0] + 1))
+    assert torch.allclose(turned, found[0], atol=1e-4)  # the phase of the whole says nothing
+
+
+def test_an_untrained_refiner_changes_little(training: ModuleType) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    spectrum = torch.randn(1, 2, 64, 1024, dtype=torch.complex64)
+    unet = training.Unet(3)
+    refined, plain = (training.reference(unet, made, spectrum) for made in (training.Refiner(3, 64).eval(), None))
+    assert torch.allclose(refined, plain, atol=2e-3)
 
 
 def test_the_export_names_its_hash_and_no_other(real: Path) -> None:
@@ -267,7 +326,7 @@ def test_an_export_that_strays_is_not_written(
 ) -> None:
     monkeypatch.setitem(training.export.__globals__, "parity", lambda *_: errors.pop(0))
     with pytest.raises(SystemExit, match="nothing written"):
-        training.export(partial(training.build, trained), None, tmp_path / "model")
+        training.export(partial(training.build, trained, None), None, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -281,14 +340,15 @@ def test_a_checkpoint_is_read_back(training: ModuleType, trained: object, tmp_pa
 
 def test_masks_lie_between_0_and_1_and_leave_a_share_to_the_residual(real: Path) -> None:
     runner = Separator(real, threads=1).runner
-    magnitude = 50 * np.abs(np.random.default_rng(0).normal(size=(2, 128, 1024))).astype(np.float32)
-    found = runner.network(magnitude, (False, False))
+    spectrum = 50 * np.random.default_rng(0).normal(size=(2, 128, 2, 1024)).astype(np.float32)
+    spectrum = spectrum[:, :, 0] + 1j * spectrum[:, :, 1]
+    found = runner.network(np.abs(spectrum), spectrum, (False, False))
     assert found.shape == (3, 2, 128, 1024) and found.min() >= 0
     assert (found.sum(axis=0) <= 1 + 1e-6).all() and found[1:].std() > 0.01
 
 
 def test_vocals_are_those_of_the_first_model(real: Path, spleeter: Separator, song: Audio) -> None:
-    stems, expected = Separator(real, threads=1).separate(song, RATE), Separator("default", threads=1)
+    stems, expected = Separator(real, threads=1).separate(song, RATE), Separator("spleeter-2stems", threads=1)
     assert_consistent(stems, song, RATE)
     assert np.array_equal(stems["vocals"], expected.separate(song, RATE)["vocals"])
     assert all(np.abs(stems[name]).max() > 0.01 for name in ("drums", "bass"))
@@ -298,9 +358,10 @@ def test_windows_leave_no_seam(real: Path, song: Audio, tmp_path: Path) -> None:
     mixture = np.tile(song[:, 30_000:], 5)[:, : 22 * RATE]
     folder = tmp_path / "real"
     folder.mkdir()
-    (folder / "manifest.toml").write_text(
-        (real / "manifest.toml").read_text().replace("frames = 1152", "frames = 1792")
-    )
+    manifest = (real / "manifest.toml").read_text()
+    for frames in (1152, 1280):
+        manifest = manifest.replace(f"frames = {frames}", f"frames = {frames + 640}")
+    (folder / "manifest.toml").write_text(manifest)
     (folder / "model.onnx").write_bytes((real / "model.onnx").read_bytes())
     chunked, whole = (Separator(model, threads=1).separate(mixture, RATE) for model in (real, folder))
     for name, stem in whole.items():

@@ -10,6 +10,7 @@ import pytest
 from stemplug import Separator
 from stemplug.audio import Audio
 from stemplug.engine import installed_models
+from stemplug.models.masks import Spectrum
 from stemplug.models.spleeter import extend_mask
 from tests.conftest import RATE
 
@@ -20,9 +21,9 @@ def seen(spleeter: Separator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
     calls = []
     run = type(spleeter.runner).network
 
-    def network(self: object, magnitude: Audio, context: tuple[bool, bool]) -> Audio:
+    def network(self: object, magnitude: Audio, spectrum: Spectrum, context: tuple[bool, bool]) -> Audio:
         calls.append((magnitude.shape[1], context))
-        return run(self, magnitude, context)
+        return run(self, magnitude, spectrum, context)
 
     monkeypatch.setattr(type(spleeter.runner), "network", network)
     return calls
@@ -71,8 +72,8 @@ def test_live_what_masks_do_not_need_is_left_out(live: Separator, spleeter: Sepa
     profile = live.manifest.profiles["live"][live.latency]
     used = profile["hop"] + profile["right"] + profile["guessed"]
     noise = np.random.default_rng(0).normal(0, 9, (2, 64, profile["bins"])).astype(np.float32)
-    whole = spleeter.runner.network(np.abs(noise), (False, False))
-    newest = live.runner.network(np.abs(noise), (True, False))
+    whole = spleeter.runner.network(np.abs(noise), noise, (False, False))
+    newest = live.runner.network(np.abs(noise), noise, (True, False))
     assert used <= newest.shape[2] <= used + 8
     assert np.array_equal(newest[:, :, -used:], whole[:, :, -used:])
 
@@ -83,8 +84,8 @@ def test_live_what_is_not_masked_comes_out_as_it_was(
     """Though frames that would reach beyond a window are missing."""
     run = type(live.runner).network
 
-    def network(self: object, magnitude: Audio, context: tuple[bool, bool]) -> Audio:
-        return np.ones_like(run(self, magnitude, context))
+    def network(self: object, magnitude: Audio, spectrum: Spectrum, context: tuple[bool, bool]) -> Audio:
+        return np.ones_like(run(self, magnitude, spectrum, context))
 
     monkeypatch.setattr(type(live.runner), "network", network)
     monkeypatch.setattr("stemplug.models.spleeter.extend_mask", lambda masks, bins: np.ones((*masks.shape[:-1], bins)))

@@ -107,17 +107,25 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(library: Path, run: Path, **changes: object) -> argparse.Namespace:
     """What the command line gives, for a small run."""
     values = {"steps": 4, "minutes": np.inf, "batch": 1, "frames": 64, "rate": 1e-3, "warm_up": 2, "decay": 0.9}
-    values |= {"every": 2, "validation": 1, "workers": 0, "device": "cpu", "compile": False, "seed": 3}
+    values |= {
+        "weight_decay": 1e-4,
+        "every": 2,
+        "validation": 1,
+        "workers": 0,
+        "device": "cpu",
+        "compile": False,
+        "seed": 3,
+    }
     return argparse.Namespace(library=library, checkpoints=run, run=run, **{**values, **changes})
 
 
 @pytest.mark.usefixtures("small_network")
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(small_library: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train.Run(options(small_library, whole)).train()
+    train.UnetRun(options(small_library, whole)).train()
     for _ in range(3):  # a step each
-        train.Run(options(small_library, parts, minutes=0)).train()
-    train.Run(options(small_library, parts)).train()
+        train.UnetRun(options(small_library, parts, minutes=0)).train()
+    train.UnetRun(options(small_library, parts)).train()
     expected, found = (torch.load(run / "last.pt", weights_only=True) for run in (whole, parts))
     assert expected["step"] == found["step"] == 4
     for kind in ("network", "weights"):
@@ -129,19 +137,19 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(small_library: Path, tm
 
 @pytest.mark.usefixtures("small_network")
 def test_a_finished_run_does_nothing_more(small_library: Path, tmp_path: Path) -> None:
-    train.Run(options(small_library, tmp_path / "run", steps=1)).train()
+    train.UnetRun(options(small_library, tmp_path / "run", steps=1)).train()
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    train.Run(options(small_library, tmp_path / "run", steps=1)).train()
+    train.UnetRun(options(small_library, tmp_path / "run", steps=1)).train()
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
 @pytest.mark.usefixtures("small_network")
 def test_training_lowers_the_loss(small_library: Path, tmp_path: Path) -> None:
-    run = train.Run(options(small_library, tmp_path / "run", steps=30, rate=1e-2))
+    run = train.UnetRun(options(small_library, tmp_path / "run", steps=30, rate=1e-2))
     torch.manual_seed(0)
     loudness = torch.tensor([0.3, 0.01, 0.01, 0.01])[:, None, None]
-    stems = torch.randn(1, 4, 2, run._frames(64)) * loudness
+    stems = torch.randn(1, 4, 2, train.samples(64)) * loudness
     losses = []
     for run.step in range(30):
-        losses.append(run._update(run.network, stems))
+        losses.append(run._update(stems))
     assert losses[-1] < losses[0] - 0.3
