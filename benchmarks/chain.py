@@ -81,7 +81,7 @@ def growth(render: Callable[[], object]) -> float:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     song = np.random.default_rng(0).normal(0, 0.1, (2, SECONDS * RATE)).astype(np.float32)
-    separator = Separator()
+    separator = Separator("spleeter-2stems")  # the quicker model: what is added to it shows more
     split = Board([StemSplit(separator=separator)])
     print(f"{describe_machine()}; {SECONDS} s of stereo, median of {rounds} rounds, and of the ratio to the first line")
     compare(

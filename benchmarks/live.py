@@ -31,7 +31,7 @@ def load(separator: Separator, rate: int) -> tuple[float, float]:
 def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else "default"
     print(f"{describe_machine()}; {SECONDS} s of stereo in blocks of {BLOCK}, one thread, median of {ROUNDS} rounds")
-    for latency in Separator(model).manifest.profiles["live"]:
+    for latency in Separator(model, "live", latency="low").manifest.profiles["live"]:
         separator = Separator(model, "live", latency=latency)
         separator.runner.infer_once()
         for rate in RATES:

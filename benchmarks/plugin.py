@@ -65,7 +65,7 @@ def loading(bundle: str) -> float:
 
 def overhead(bundle: str, song: Audio, rounds: int) -> tuple[float, float]:
     """Ratio of a render through the plugin to `Separator.separate`, and the seconds of the latter; medians."""
-    separator, effect = Separator(), load(bundle)
+    separator, effect = Separator("spleeter-2stems"), load(bundle)
     separator.separate(song, RATE)
     effect.process(song, RATE)  # starts the worker and loads the model
     pairs = []

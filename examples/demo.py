@@ -29,14 +29,13 @@ def example_song() -> Path:
 
 
 def true_stems(path: Path) -> dict[str, np.ndarray]:
-    """The true vocals and the rest, (channels, frames)."""
+    """The true stems, (channels, frames)."""
     streams = []
     for index in range(1, 5):
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray() for frame in container.decode(audio=index)]
         streams.append(np.concatenate(frames, axis=1))
-    drums, bass, other, vocals = streams
-    return {"vocals": vocals, "accompaniment": drums + bass + other}
+    return dict(zip(("drums", "bass", "other", "vocals"), streams, strict=True))
 
 
 def sdr(true: np.ndarray, estimate: np.ndarray) -> float:

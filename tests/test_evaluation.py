@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from stemplug import Separator
 
+MODELS = Path(__file__).parents[1] / "models"
 # SDR in dB of the original Spleeter on the same songs: python models/training/evaluate.py SET --original CHECKPOINTS
 ORIGINAL = Path(__file__).with_name("original_spleeter.json")
 
 
-@pytest.mark.eval
-def test_no_song_is_worse_than_with_the_original_spleeter(evaluation: Path, spleeter: Separator) -> None:
-    script = Path(__file__).parents[1] / "models" / "training" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate", script)
+@pytest.fixture(scope="module")
+def evaluate() -> ModuleType:
+    """The script that scores models."""
+    spec = importlib.util.spec_from_file_location("evaluate", MODELS / "training" / "evaluate.py")
     assert spec and spec.loader
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.eval
+def test_no_song_is_worse_than_with_the_original_spleeter(
+    evaluation: Path, spleeter: Separator, evaluate: ModuleType
+) -> None:
     original = json.loads(ORIGINAL.read_text())
     vocals = []
     for name, true in evaluate.songs(evaluation):
@@ -33,3 +43,23 @@ def test_no_song_is_worse_than_with_the_original_spleeter(evaluation: Path, sple
             assert value >= original[name][stem] - 0.01, (name, stem)
         vocals += [scores["vocals"]] if "vocals" in scores else []
     assert np.median(vocals) >= 7.5
+
+
+@pytest.mark.eval
+def test_four_stems_score_what_their_card_tells(evaluation: Path, evaluate: ModuleType) -> None:
+    card = (MODELS / "stemplug-4s" / "CARD.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|((?: [-\d.]+ \|){4})$", card, re.MULTILINE)
+    told = {
+        name: dict(zip(("vocals", "drums", "bass", "other"), cells.split("|"), strict=False)) for name, cells in rows
+    }
+    separator = Separator("stemplug-4s")
+    scores = {}
+    for name, true in evaluate.songs(evaluation):
+        mixture = np.sum(list(true.values()), axis=0)
+        stems = separator.separate(mixture, 44100)
+        assert np.abs(stems.sum() - mixture).max() <= 1e-6
+        scores[name] = evaluate.score(true, dict(stems), "other")
+    assert told.keys() == scores.keys()
+    for name, row in scores.items():
+        assert {stem for stem, cell in told[name].items() if cell.strip() != "-"} == row.keys(), name
+        assert all(float(told[name][stem]) == pytest.approx(value, abs=0.02) for stem, value in row.items()), name

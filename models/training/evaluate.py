@@ -1,10 +1,13 @@
 """Score a model on a set of songs with true stems; beside it, on request, the original Spleeter.
 
-    python models/training/evaluate.py SET [--model NAME] [--live LATENCY] [--original CHECKPOINTS] [--json FILE]
+    python models/training/evaluate.py SET [--model NAME] [--live LATENCY] [--original CHECKPOINTS] [--below HERTZ]
+        [--json FILE]
 
 SET is a folder of songs, each a folder of FLAC stems at 44.1 kHz, such as the project's evaluation set; the mixture is
 their sum. Prints SDR in dB over the whole clip and both channels, 10 log10(sum ref^2 / sum (ref - est)^2), of each stem
 against the truth, where the residual stem is compared with all that no other stem is named for.
+
+``--below`` also tells which share of the error's energy lies below a frequency.
 
 ``--original`` also runs the networks as published, from the checkpoints that import_spleeter.py reads (needs PyTorch):
 blocks of 512 frames without overlap, mask power 2, nothing above 11 kHz.
@@ -43,12 +46,25 @@ def sdr(true: Audio, estimate: Audio) -> float:
     return float(10 * np.log10((np.sum(true.astype(np.float64) ** 2) + 1e-12) / (error + 1e-12)))
 
 
-def score(true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, float]:
-    """SDR by stem; stems that the song does not have are left out."""
+def references(true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, Audio]:
+    """What estimates are compared with, by stem; stems that the song does not have are left out."""
     rest = sum(audio for name, audio in true.items() if name == residual or name not in estimates)
-    references = {name: true[name] for name in estimates if name in true and name != residual}
-    references[residual] = np.asarray(rest, np.float32)
-    return {name: sdr(reference, estimates[name]) for name, reference in references.items()}
+    found = {name: true[name] for name in estimates if name in true and name != residual}
+    return found | {residual: np.asarray(rest, np.float32)}
+
+
+def score(true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, float]:
+    """SDR by stem."""
+    return {name: sdr(stem, estimates[name]) for name, stem in references(true, estimates, residual).items()}
+
+
+def errors_below(hertz: float, true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, float]:
+    """The share of the error's energy that lies below a frequency, 0 to 1, by stem."""
+    shares = {}
+    for name, stem in references(true, estimates, residual).items():
+        power = (np.abs(np.fft.rfft(stem - estimates[name])) ** 2).sum(axis=0)
+        shares[f"{name} below"] = float(power[: round(hertz * stem.shape[1] / RATE)].sum() / (power.sum() + 1e-12))
+    return shares
 
 
 def original(checkpoints: Path, mixture: Audio) -> dict[str, Audio]:
@@ -86,6 +102,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--live", metavar="LATENCY", help="low, balanced or high, instead of the profile offline")
     parser.add_argument("--original", type=Path, metavar="CHECKPOINTS")
+    parser.add_argument("--below", type=float, metavar="HERTZ")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     separator = Separator(args.model, "live" if args.live else "offline", latency=args.live)
@@ -98,6 +115,8 @@ def main() -> None:
         stems = separator.separate(mixture, RATE)
         row = score(true, dict(stems), separator.manifest.residual)
         row["sum error"] = float(np.abs(stems.sum() - mixture).max())
+        if args.below:
+            row |= errors_below(args.below, true, dict(stems), separator.manifest.residual)
         if args.original:
             scores = score(true, original(args.original, mixture), "accompaniment")
             row |= {f"original {stem}": value for stem, value in scores.items()}

@@ -84,7 +84,7 @@ class Separator:
             raise OptionError(f"threads {threads!r}: expected a whole number from 1 to {MAX_THREADS}.")
         self.consistent = consistent
         self.watch = Stopwatch()
-        self._folder = find_model(model)
+        self._folder = find_model(model, live=live)
         self.manifest = self._folder.manifest
         # Windows do not depend on each other: a lane a window scales better than several threads in one window.
         # Calls share the session's pool, to which each lane adds its own thread.

@@ -11,7 +11,8 @@ from stemplug.errors import ModelError, unknown
 from stemplug.files import read_regular
 from stemplug.models.manifest import FILE_NAME, Manifest, ModelFile, read_manifest
 
-DEFAULT_MODEL = "spleeter-2stems"
+DEFAULT_MODEL = "stemplug-4s"
+DEFAULT_LIVE_MODEL = "spleeter-2stems"
 ENVIRONMENT = "STEMPLUG_MODELS"
 
 
@@ -93,8 +94,8 @@ def search_path() -> list[Path]:
     ]
 
 
-def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
-    """Find a model by its name, by the path of its folder, or the ``"default"``.
+def find_model(model: str | os.PathLike[str] = "default", *, live: bool = False) -> ModelFolder:
+    """Find a model by its name, by the path of its folder, or the ``"default"``, which is another one ``live``.
 
     Raises
     ------
@@ -105,7 +106,8 @@ def find_model(model: str | os.PathLike[str] = "default") -> ModelFolder:
     if os.sep in text or (os.altsep and os.altsep in text) or isinstance(model, os.PathLike):
         folder = Path(text).expanduser()
         return ModelFolder(folder, read_manifest(folder))
-    name = DEFAULT_MODEL if text == "default" else text
+    default = DEFAULT_LIVE_MODEL if live else DEFAULT_MODEL
+    name = default if text == "default" else text
     if found := _search(name):
         return found
     if os.path.isfile(Path(text) / FILE_NAME):

@@ -78,7 +78,7 @@ def test_a_stem_that_the_model_lacks_is_told_with_those_it_has(passthrough: Sepa
     with pytest.raises(OptionError, match="Unknown stem 'piano'.*rest= takes all"):
         StemSplit(separator=passthrough, gain_db={"piano": 1})
     with pytest.raises(OptionError, match="Unknown stem 'drums'. Choices: accompaniment, vocals"):
-        StemSplit(drums=Gain())
+        StemSplit(model="spleeter-2stems", drums=Gain())
 
 
 def test_other_options_are_refused(passthrough: Separator) -> None:

@@ -11,6 +11,7 @@ import pytest
 import stemplug
 from stemplug.cli.program import run as run_command
 from stemplug.engine import installed_models
+from stemplug.models import find_model
 from tests.conftest import Command, write_passthrough
 
 
@@ -41,7 +42,8 @@ def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture[
     assert code == 0 and len(out.splitlines()) == len(names) and out.count("(default)") == 1
     listed = json.loads(run(capsys, "models", "list", "--json")[1])
     assert [entry["name"] for entry in listed] == names
-    assert json.loads(run(capsys, "models", "info")[1])["residual"] in listed[0]["stems"]
+    default = next(entry for entry in listed if entry["default"])
+    assert json.loads(run(capsys, "models", "info")[1])["residual"] in default["stems"]
     code, out, _ = run(capsys, "models", "verify")
     assert code == 0 and out.count(": ok (") == len(names)
 
@@ -63,7 +65,7 @@ def test_doctor_tries_models_devices_and_formats(command: Command) -> None:
     assert (done.returncode, report["problems"], report["exit_code"]) == (0, [], 0), done.stderr
     assert facts["device cpu"].startswith("works (CPUExecutionProvider")
     assert facts["formats"].startswith("wav, flac, ogg, mp3")
-    assert facts["model spleeter-2stems"].startswith("1.0.0, ok")
+    assert all(facts[f"model {name}"].startswith("1.0.0, ok") for name in ("spleeter-2stems", "stemplug-4s"))
     text = command("doctor").stdout.splitlines()
     assert len({line.index(":", 0, 40) for line in text if ":" in line}) > 1  # aligned values, not keys
     assert len({len(line) - len(line.partition(":")[2].lstrip()) for line in text}) == 1
@@ -72,7 +74,7 @@ def test_doctor_tries_models_devices_and_formats(command: Command) -> None:
 def test_doctor_tells_a_damaged_model(command: Command, tmp_path: Path, passthrough_folder: Path) -> None:
     folder = tmp_path / "models" / "spleeter-2stems"
     folder.mkdir(parents=True)
-    source = installed_models()[0].path
+    source = find_model("spleeter-2stems").path
     (folder / "manifest.toml").write_bytes((source / "manifest.toml").read_bytes())
     (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes()[:1000])
     done = command("doctor", env_models=folder.parent)

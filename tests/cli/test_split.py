@@ -30,7 +30,8 @@ def test_paths_are_printed_one_a_line_and_speed_on_stderr(command: Command, wav:
 def test_real_stems_come_from_the_default_model(command: Command, wav: Path, tmp_path: Path) -> None:
     assert command("split", wav, "-o", tmp_path).returncode == 0
     stems = [
-        soundfile.read(tmp_path / "song" / f"{stem}.wav", dtype="float32")[0] for stem in ("vocals", "accompaniment")
+        soundfile.read(tmp_path / "song" / f"{stem}.wav", dtype="float32")[0]
+        for stem in ("vocals", "drums", "bass", "other")
     ]
     mixture = soundfile.read(wav, dtype="float32")[0]
     assert np.abs(sum(stems) - mixture).max() <= 1e-6

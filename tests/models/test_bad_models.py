@@ -121,6 +121,7 @@ bins = 64
         ("guessed = 2\nbins = 64", "guessed = 2\nbins = 65"),
         ("hop = 3", "hop = 13"),
         ("frames = 16", "frames = 17"),
+        ("trim = [0, 0]", "trim = [0, 0]\nphases = 8"),
         ("trim = [0, 0]", "trim = [0, 0]\ncuts.below = [['a']]\ncuts.skip = []"),
     ],
 )
@@ -400,6 +401,9 @@ BAD_SETTINGS = [
     ("trim = [0, 0]", "trim = [9, 0]", "fit together"),
     ("trim = [0, 0]", "trim = [-1, 0]", "fit together"),
     ("trim = [0, 0]", "trim = [0]", "trim"),
+    ("trim = [0, 0]", "trim = [0, 0]\nphases = 65", "fit together"),
+    ("trim = [0, 0]", "trim = [0, 0]\nphases = -1", "phases"),
+    ("trim = [0, 0]", "trim = [0, 0]\nphases = 8", "'spectrum': 5"),
     ("frames = 32", "frames = 16", "fit together"),
     ("frames = 32", "frames = 1000000", "frames"),
     ("frames = 32", "frames = 32\nfade = 12", "fade|fit together"),

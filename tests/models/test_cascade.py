@@ -338,6 +338,15 @@ def test_a_checkpoint_is_read_back(training: ModuleType, trained: object, tmp_pa
     assert all(torch.equal(value, weights[name]) for name, value in trained.state_dict().items())
 
 
+def test_a_refiner_is_believed_as_far_as_told(training: ModuleType, refiner: object, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"weights": refiner.state_dict()}, tmp_path / "checkpoint")
+    for belief in (0.5, 1.0):
+        found = training.load_refiner(tmp_path / "checkpoint", belief).last.weight
+        assert torch.allclose(found, belief * refiner.last.weight)
+
+
 def test_masks_lie_between_0_and_1_and_leave_a_share_to_the_residual(real: Path) -> None:
     runner = Separator(real, threads=1).runner
     spectrum = 50 * np.random.default_rng(0).normal(size=(2, 128, 2, 1024)).astype(np.float32)

@@ -66,7 +66,8 @@ def test_a_session_and_the_same_graph_by_hand_null_with_the_installed_model(fold
     graph = SplitGraph(engine)
     graph.add(engine.make_playback_processor("song", audio))
     graph.split("split", "song")
-    graph.add(engine.make_add_processor("mix", [0.5, 1.0]), ["split.vocals", "split.accompaniment"])
+    rest = [f"split.{stem}" for stem in ("drums", "bass", "other")]
+    graph.add(engine.make_add_processor("mix", [0.5, 1.0, 1.0, 1.0]), ["split.vocals", *rest])
     graph.render(audio.shape[1] / RATE)
     stems = {"vocals": {"gain_db": float(20 * np.log10(0.5))}}
     assert np.abs(heard(rendered(one_track({"split": {"stems": stems}}))) - graph.get_audio("mix")).max() <= 1e-6

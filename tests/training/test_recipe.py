@@ -1,4 +1,4 @@
-"""The whole recipe, small: render a library, train, stop, go on, export, separate. `make train-smoke` runs it."""
+"""The whole recipe, small: render, train, stop, go on, refine, export, separate. `make train-smoke` runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 
 from stemplug import Separator
 from tests.conftest import RATE
-from tests.models.test_cascade import REAL, sha256
+from tests.models.test_cascade import REFINED, sha256
 from tests.training.conftest import ROOT
 
 SCRIPTS = ROOT / "models" / "training"
@@ -34,7 +34,7 @@ def run(script: str, *arguments: object) -> str:
 def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "mido", "matplotlib"):
         pytest.importorskip(package, reason=f"needs {package}: the extra [train]")
-    library, training, model = tmp_path / "library", tmp_path / "run", tmp_path / "model"
+    library, training, refined, model = (tmp_path / name for name in ("library", "run", "refined", "model"))
     # Three songs that need nothing but packages, then one of each source that this machine has more for.
     run("render.py", library, "--sources", "synth", "--seed", SEED, "--hours", 3 * 64 / 3600)
     run("render.py", library, "--sources", "groove,mma,game", "--seed", SEED, "--hours", 0.03)
@@ -49,10 +49,14 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     assert all(np.isfinite(row["loss"]) and {"drums", "bass", "other"} < row.keys() for row in log)
     assert (training / "curve.png").exists()
 
+    few = ["--hours", 0.05, "--steps", 4, "--batch", 2, "--every", 2, "--validation", 1]
+    run("refine.py", library, training / "last.pt", refined, *few, "--minutes", 0)
+    assert "goes on after step 1" in run("refine.py", library, training / "last.pt", refined, *few)
+
     model.mkdir()
     first = sha256(ROOT / "models" / "spleeter-2stems" / "model.onnx")
-    (model / "manifest.toml").write_text(REAL.format(first=first))
-    run("export.py", training / "last.pt", "--model", model)
+    (model / "manifest.toml").write_text(REFINED.format(first=first))
+    run("export.py", training / "last.pt", "--refiner", refined / "last.pt", "--model", model)
     song = next(library.glob("songs/synth-*"))
     true = {file.stem: soundfile.read(file, 20 * RATE, dtype="float32")[0].T for file in sorted(song.glob("*.flac"))}
     mixture = 0.5 * np.sum(list(true.values()), axis=0)

@@ -15,7 +15,11 @@ pytest.importorskip("matplotlib", reason="needs matplotlib: the extra [train]")
 import network  # noqa: E402
 import refine  # noqa: E402
 import train  # noqa: E402
+import validate  # noqa: E402
 from network import EDGES, LOW, Refiner, Unet, banded  # noqa: E402
+
+from tests.conftest import RATE  # noqa: E402
+from tests.training.conftest import WriteSong  # noqa: E402
 
 Options = Callable[..., argparse.Namespace]
 
@@ -125,3 +129,31 @@ def test_training_lowers_the_loss(options: Options) -> None:
     for run.step in range(40):
         losses.append(run._update(batch))
     assert losses[-1] < losses[0] - 0.1
+
+
+def test_held_out_songs_are_scored_by_how_strange_their_sounds_are(
+    options: Options, write_song: WriteSong, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = options("run", steps=2)
+    prepare(args)
+    refine.RefinerRun(args).train()
+    rng = np.random.default_rng(4)
+    stems = {name: rng.normal(0, 0.1, (2, 4 * RATE)).astype(np.float32).clip(-1, 1) for name in ("bass", "other")}
+    write_song("strange", stems, split="valid", sound="strange")
+    write_song("recorded", stems, split="valid", sound="recorded")
+    monkeypatch.setattr(validate, "FRAMES", 64)
+    paths = [str(args.library), str(args.checkpoint), "--refiner", str(args.run / "last.pt")]
+    monkeypatch.setattr("sys.argv", ["validate.py", *paths])
+    validate.main()
+    head, _, *rows = capsys.readouterr().out.splitlines()[-7:]
+    kinds = ("recorded", "seen", "unseen")
+    assert [cell.strip().split(" (")[0] for cell in head.split("|")[2:-1]] == [
+        *(f"bass, {kind}" for kind in kinds),
+        "drums, seen",
+        *(f"other, {kind}" for kind in kinds),
+    ]
+    values = {row.split("|")[1].strip(): [float(cell) for cell in row.split("|")[2:-1]] for row in rows}
+    assert list(values) == ["U-Net", *(f"refined, {belief:g}" for belief in validate.BELIEFS)]
+    # a refiner of two steps has hardly anything to say, and the less the less it is believed
+    strayed = [np.abs(np.subtract(row, values["U-Net"])).max() for row in list(values.values())[1:]]
+    assert strayed == sorted(strayed) and strayed[-1] < 2
