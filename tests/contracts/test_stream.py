@@ -151,7 +151,9 @@ def whole_pass(separator: Separator, audio: Audio) -> Audio:
     count = -(-(frames - 1) // 64) * 64
     magnitude = np.zeros((2, count, 1024), np.float32)
     magnitude[:, : frames - 1] = np.abs(spectrum[:, 1:, :1024])  # the first frame with sound is cut, as at any edge
-    masks = runner.network(magnitude, (False, False))[0, :, : frames - 1]
+    heard = np.zeros(magnitude.shape, np.complex64)
+    heard[:, : frames - 1] = spectrum[:, 1:, :1024]
+    masks = runner.network(magnitude, heard, (False, False))[0, :, : frames - 1]
     masks = extend_mask(np.concatenate([masks[:, :1], masks], axis=1), 2049)
     synthesis = np.fft.irfft(spectrum * masks) * (window / 1.5)
     out = np.zeros_like(padded)

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def captures(name: str = "Lead / Vox: 1") -> Captures:
-    return Captures(name, find_model("default").manifest, RATE, 2)
+    return Captures(name, find_model("spleeter-2stems").manifest, RATE, 2)
 
 
 def feed(target: Captures, song: Audio, at: int) -> None:
