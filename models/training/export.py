@@ -17,8 +17,7 @@ import numpy as np
 import onnx
 import torch
 from graph import NO_CUT, TRIM, Array, Graph, Weights, export, unet
-from network import DILATIONS, EDGES, LOW, QUIET, REACH, TAPS, Refiner, Unet
-from network import banded as network_banded
+from network import DILATIONS, EDGES, LOW, QUIET, REACH, TAPS, Refiner, Unet, bands_above
 from onnx import helper
 
 # How much of a refiner's correction is applied: with half, the geometric mean of its masks and the U-Net's, held-out
@@ -165,8 +164,7 @@ def reference(network: Unet, refiner: Refiner | None, spectrum: torch.Tensor) ->
     magnitude = spectrum.abs()
     masks: torch.Tensor = network(magnitude)
     if refiner is not None:
-        bands = network_banded(torch.cat([torch.ones_like(masks[:, :1]), masks], dim=1) * magnitude[:, None])
-        low = refiner(spectrum[..., :LOW], masks[..., :LOW], bands)
+        low = refiner(spectrum[..., :LOW], masks[..., :LOW], bands_above(masks, magnitude))
         masks = torch.cat([low, masks[..., LOW:]], dim=-1)
     return masks[:, :-1].flatten(1, 2)
 

@@ -145,6 +145,12 @@ def logarithm(magnitude: Tensor) -> Tensor:
     return torch.log(magnitude + QUIET)
 
 
+def bands_above(masks: Tensor, magnitude: Tensor) -> Tensor:
+    """What a `Refiner` hears as ``bands``, from masks (batch, stems, 2, frames, bins) and the mixture's magnitudes."""
+    whole = torch.ones_like(masks[:, :1])
+    return banded(torch.cat([whole, masks], dim=1) * magnitude[:, None])
+
+
 def banded(magnitude: Tensor) -> Tensor:
     """Magnitudes (..., bins) to the root of their mean squares in the bands that `EDGES` bound, (..., bands)."""
     parts = magnitude.square().split([EDGES[0], *(stop - start for start, stop in pairwise(EDGES))], dim=-1)[1:]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from export import load
 from mixtures import Chances, Library, Mixer
-from network import LOW, Refiner, Unet, banded
+from network import LOW, Refiner, Unet, bands_above
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from train import HELD_OUT, HOP, OUT, Run, heard, options, samples, sdr, spectra, total_loss
@@ -35,17 +35,12 @@ Clip = tuple[Tensor, Tensor, Tensor]
 """Spectra of the stems below `LOW`, the U-Net's masks there, and `banded` magnitudes, each of a batch."""
 
 
+def observe(truth: Tensor, masks: Tensor) -> Clip:
+    """What a refiner hears, and what it is to find, from spectra and masks (batch, stems, 2, frames, bins)."""
+    return truth[..., :LOW], masks[..., :LOW], bands_above(masks, truth.sum(dim=1).abs())
+
+
 @torch.no_grad()
-def observe(stems: Tensor, unet: nn.Module) -> Clip:
-    """What a refiner hears of stems (batch, stems, 2, samples), and what it is to find."""
-    truth = spectra(stems)
-    magnitude = truth.sum(dim=1).abs()
-    masks = unet(magnitude)
-    whole = torch.ones_like(masks[:, :1])
-    bands = banded(torch.cat([whole, masks], dim=1) * magnitude[:, None])
-    return truth[..., :LOW], masks[..., :LOW], bands
-
-
 def write_clips(library: Path, split: str, checkpoint: Path, seed: int, folder: Path, number: int) -> None:
     """Write one file of clips, where it does not exist."""
     path = folder / f"{split}{number:04}.npz"
@@ -57,7 +52,8 @@ def write_clips(library: Path, split: str, checkpoint: Path, seed: int, folder: 
     for first in range(number * FILE, (number + 1) * FILE, TOGETHER):
         stems = torch.from_numpy(np.stack([mixer(first + index) for index in range(TOGETHER)]))
         kept = stems[:, :3] if split == "valid" else heard(stems, torch.Generator().manual_seed(first))
-        found.append(observe(kept, unet))
+        truth = spectra(kept)
+        found.append(observe(truth, unet(truth.sum(dim=1).abs())))
     truth, masks, bands = (torch.cat(parts) for parts in zip(*found, strict=True))
     halves = (array.numpy().astype(np.float16) for array in (torch.view_as_real(truth), masks, bands))
     temporary = path.with_suffix(".tmp")

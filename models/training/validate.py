@@ -4,7 +4,7 @@
 
 A sound is seen where training songs are played with it, unseen where none is; recorded stems stand for themselves.
 Prints the mean SDR in dB of drums, bass and other over passages of 9 s: with the masks of the U-Net, and with those of
-the refiner by how far it is believed. By this, and not by the evaluation set, `BELIEF` in export.py is chosen.
+the refiner by how far it is believed. `BELIEF` in export.py is a judgement on this table: README.md tells it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def scores(stems: Tensor, unet: Unet, refiner: Refiner | None) -> dict[str, list
     masks = unet(truth.sum(dim=1).abs())
     found = {"U-Net": sdr(masks, truth)[0].tolist()}
     if refiner is not None:
-        low, seen, bands = observe(stems, unet)
+        low, seen, bands = observe(truth, masks)
         correction = torch.log(refiner(low.sum(dim=1), seen, bands)) - logarithm(seen)
         for belief in BELIEFS:
             corrected = functional.softmax(logarithm(seen) + belief * correction, dim=1)
