@@ -62,6 +62,11 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
+    def scalar(self, value: int) -> str:
+        name = f"integers_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.array(value, np.int64), name))
+        return name
+
     def trimmed(self, x: str, left: int, right: int) -> str:
         """Cut frames off ``x``, on each side only where the input ``trim`` is 1."""
         whole, cut = self.integers(0, NO_CUT), self.integers(left, -right - NO_CUT)
@@ -184,16 +189,21 @@ def parity(reference: Reference, model: onnx.ModelProto, reach: int = 0) -> tupl
 def export(
     build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path, reach: int = 0
 ) -> None:
-    """Write ``folder/model.onnx``, and its hash into the manifest; raises `SystemExit` where it strays from PyTorch."""
+    """Write a graph into a model's folder, see `write`; raises `SystemExit` where it strays from PyTorch."""
     exact, stored = build(np.float32), build(np.float16)
     errors = parity(reference, exact, reach), parity(reference, stored, reach)
     for label, (whole, window) in zip(("float32 weights", "as stored (fp16)"), errors, strict=True):
         print(f"{label}: differs from PyTorch by {whole:.0f} dB, a window with context by {window:.0f} dB")
     if not (np.max(errors[0]) <= -90 and np.max(errors[1]) <= -50):  # nor where it is not a number
         raise SystemExit("parity lost: nothing written")
+    write(stored, folder)
+
+
+def write(model: onnx.ModelProto, folder: Path) -> None:
+    """Write ``folder/model.onnx``, and its hash into the manifest there."""
     path = folder / "model.onnx"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(stored.SerializeToString())
+    path.write_bytes(model.SerializeToString())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = folder / "manifest.toml"
     if manifest.exists():

@@ -88,6 +88,7 @@ class Chances:
     level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean
     spread_db: tuple[float, ...] = (5.5, 4.5, 4.5, 4.0)  # and standard deviation
     speed: float = 0.5
+    octaves: tuple[tuple[float, float], ...] = ((-0.3, 0.3), (-0.7, 0.3), (-0.3, 0.3), (-0.3, 0.3))  # a stem's speeds
     deeper: float = 0.5  # a bass has more of its fundamental
     equalise: float = 0.6
     saturate: float = 0.3
@@ -127,9 +128,9 @@ class Mixer:
             stems[number] = _leveled(self._produced(audio, stem, rng)) * np.float32(10 ** (level / 20))
         return self._mastered(stems, rng)
 
-    def _speed(self, rng: Generator, stem: str = "") -> float:
-        slowest = -0.7 if stem == "bass" else -0.3
-        return float(2 ** rng.uniform(slowest, 0.3)) if rng.random() < self.chances.speed else 1.0
+    def _speed(self, rng: Generator, stem: str = "drums") -> float:
+        slowest, fastest = self.chances.octaves[STEMS.index(stem)]
+        return float(2 ** rng.uniform(slowest, fastest)) if rng.random() < self.chances.speed else 1.0
 
     def _passage(self, rng: Generator, speed: float) -> tuple[Song, int]:
         song = self.library.songs[rng.integers(len(self.library.songs))]

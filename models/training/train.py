@@ -68,21 +68,25 @@ def heard(stems: Tensor, generator: torch.Generator) -> Tensor:
     return kept
 
 
-def losses(masks: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean SDR (dB, soft where a stem is silent) and distance of magnitudes; spectra are (batch, stems, 2, ...)."""
+def losses(masks: Tensor, truth: Tensor, least: float = FLOOR) -> tuple[Tensor, Tensor]:
+    """Mean SDR (dB, soft where a stem is silent) and distance of magnitudes; spectra are (batch, stems, 2, ...).
+
+    ``least`` is the share of the mixture's energy that an error must have to count.
+    """
     mixture = truth.sum(dim=1, keepdim=True)
     axes = (2, 3, 4)
     error = torch.view_as_real(masks * mixture - truth).square().sum(dim=-1).sum(dim=axes)
     energy = torch.view_as_real(truth).square().sum(dim=-1).sum(dim=axes)
-    floor = FLOOR * torch.view_as_real(mixture).square().sum(dim=-1).sum(dim=axes) + 1e-6
+    floor = least * torch.view_as_real(mixture).square().sum(dim=-1).sum(dim=axes) + 1e-6
     ratio = 10 * torch.log10((energy + floor) / (error + floor))
     magnitude = mixture.abs()
     distance = (masks * magnitude - truth.abs()).abs().mean(dim=axes) / (magnitude.mean(dim=axes) + 1e-6)
     return ratio.mean(), distance.mean()
 
 
-def total_loss(masks: Tensor, truth: Tensor) -> Tensor:
-    ratio, distance = losses(masks, truth)
+def total_loss(masks: Tensor, truth: Tensor, least: float = FLOOR) -> Tensor:
+    """What is minimised: see `losses`."""
+    ratio, distance = losses(masks, truth, least)
     return -0.1 * ratio + MAGNITUDE * 10 * distance
 
 
@@ -96,6 +100,8 @@ def sdr(masks: Tensor, truth: Tensor) -> Tensor:
 
 class Run(ABC):
     """A folder with the state of a training run: ``last.pt``, ``log.jsonl``, ``curve.png``."""
+
+    stems: tuple[str, ...] = OUT
 
     def __init__(self, args: argparse.Namespace, network: nn.Module) -> None:
         self.args, self.folder, self.device = args, args.run, torch.device(args.device)
@@ -180,11 +186,11 @@ class Run(ABC):
         scores = self.scores(network)
         entry: dict[str, object] = {"step": self.step, "seconds": round(self.seconds), "loss": round(loss, 4)}
         for kind, values in (("", scores.nanmedian(dim=0).values), ("mean ", scores.nanmean(dim=0))):
-            entry |= {kind + stem: round(value, 3) for stem, value in zip(OUT, values.tolist(), strict=True)}
+            entry |= {kind + stem: round(value, 3) for stem, value in zip(self.stems, values.tolist(), strict=True)}
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
         print(entry, flush=True)
-        plot(self.folder)
+        plot(self.folder, self.stems)
 
 
 class UnetRun(Run):
@@ -223,7 +229,7 @@ class UnetRun(Run):
         return torch.cat(rows)
 
 
-def plot(folder: Path) -> None:
+def plot(folder: Path, stems: tuple[str, ...]) -> None:
     """Draw ``curve.png`` of a run's log."""
     import matplotlib
 
@@ -232,7 +238,7 @@ def plot(folder: Path) -> None:
 
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     figure, axis = pyplot.subplots(figsize=(7, 4))
-    for stem in OUT:
+    for stem in stems:
         axis.plot([row["step"] for row in rows], [row[stem] for row in rows], label=stem, marker=".")
     axis.set(xlabel="step", ylabel="median SDR of held-out mixtures, dB")
     axis.legend()

@@ -22,7 +22,7 @@ BACK, AHEAD, SMOOTH = 430, 192, 96
 """Cells before and after that are searched for the loudest passage, and to each side over which it is averaged."""
 LOUD = 4
 """Cells whose mean energy is the level of a passage: 93 ms at 44.1 kHz."""
-MAX_GAIN_DB = 80.0
+MAX_GAIN_DB = 140.0
 _PIECE = 16 * CELL  # few frames at a time: intermediate results stay in the processor's cache
 LOOK_AHEAD = (AHEAD + SMOOTH + LOUD + 1) * CELL
 """Frames of input that must be known beyond the frame whose gain is asked."""
@@ -37,11 +37,13 @@ class LevelFollower:
         The level in dBFS (RMS of the loudest passage) at which the model hears the song; None leaves it as it is.
     live:
         Whether to follow the past alone.
+    cell:
+        Frames over which energy is counted, a divisor of `CELL`; live, windows end on such cells.
     """
 
-    def __init__(self, reference_db: float | None, live: bool = False) -> None:
+    def __init__(self, reference_db: float | None, live: bool = False, cell: int = CELL) -> None:
         self._reference_db = reference_db
-        self._live = live
+        self._live, self._cell, self._fine = live, cell, CELL // cell
         self._energy = np.zeros(0)  # mean square of each cell since `_first`
         self._first = 0
         self._partial = np.zeros(0)  # squares of the cell that is not full yet
@@ -60,20 +62,20 @@ class LevelFollower:
             piece = block[:, start : start + _PIECE]
             mean = np.einsum("cf,cf->f", piece, piece, dtype=np.float64) / len(piece)
             squares = np.concatenate([self._partial, mean])
-            whole = len(squares) // CELL * CELL
-            cells.append(squares[:whole].reshape(-1, CELL).mean(axis=1))
+            whole = len(squares) // self._cell * self._cell
+            cells.append(squares[:whole].reshape(-1, self._cell).mean(axis=1))
             self._partial = squares[whole:]
         self._energy = np.concatenate(cells)
 
     def end(self) -> None:
         """Say that nothing follows."""
         if len(self._partial):
-            self._energy = np.append(self._energy, self._partial.sum() / CELL)
+            self._energy = np.append(self._energy, self._partial.sum() / self._cell)
             self._partial = np.zeros(0)
 
     def forget(self, before: int) -> None:
         """Let go of what is not needed for frames from ``before`` on."""
-        keep = max(0, before // CELL - BACK - SMOOTH - LOUD - 1)
+        keep = max(0, before // CELL - BACK - SMOOTH - LOUD - 1) * self._fine
         if keep > self._first:
             self._energy = self._energy[keep - self._first :]
             self._first = keep
@@ -87,7 +89,7 @@ class LevelFollower:
         if self._reference_db is None or not len(self._energy):
             return np.ones(last - first + 1, np.float32)
         if self._live:
-            loudest = np.full(last - first + 1, self._loudest_until(stop // CELL))
+            loudest = np.full(last - first + 1, self._loudest_until(stop // self._cell))
             decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
         else:
             loudest = self._loudest(np.arange(first - SMOOTH, last + SMOOTH + 1))
@@ -102,8 +104,9 @@ class LevelFollower:
         Live there is no look-ahead, so a window hears one gain throughout: where a song sets in, it has set in for the
         whole window.
         """
-        known = self._energy[max(0, end - BACK - self._first) : max(0, end - self._first)]
-        passages = sliding_window_view(np.pad(known, (LOUD - 1, 0)), LOUD).mean(axis=-1)
+        known = self._energy[max(0, end - BACK * self._fine - self._first) : max(0, end - self._first)]
+        loud = LOUD * self._fine
+        passages = sliding_window_view(np.pad(known, (loud - 1, 0)), loud).mean(axis=-1)
         return float(passages.max(initial=0))
 
     def _loudest(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:

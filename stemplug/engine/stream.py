@@ -15,7 +15,7 @@ from stemplug.audio import Audio, Resampler, Timeline, as_audio, check_rate, res
 from stemplug.engine.level import CELL, LevelFollower, envelope
 from stemplug.engine.stems import Stems
 from stemplug.errors import AudioError, OptionError
-from stemplug.models import Geometry, Manifest, Runner
+from stemplug.models import Geometry, Manifest, Runner, fade_in
 from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
@@ -85,13 +85,16 @@ class StemStream:
         watch: Stopwatch,
     ) -> None:
         self.sample_rate = check_rate(sample_rate)
-        self._level = LevelFollower(manifest.reference_level_db, live)
+        geometry = runner.geometry
+        # Windows begin and end on cells, so that what they are told does not depend on what else has come.
+        self._cell = math.gcd(CELL, geometry.hop, geometry.step, geometry.fade + geometry.right)
+        self._level = LevelFollower(manifest.reference_level_db, live, self._cell if live else CELL)
         self.latency_samples = stream_latency(
-            runner.geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate, live
+            geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate, live
         )
-        hop = Fraction(runner.geometry.hop * self.sample_rate, manifest.sample_rate)
-        self.hop_samples, self.period_samples = math.ceil(hop), hop.numerator
-        self._runner, self._manifest = runner, manifest
+        hop = Fraction(geometry.hop * self.sample_rate, manifest.sample_rate)
+        self.hop_samples, self.period_samples = math.ceil(hop), (hop * max(1, geometry.cycle)).numerator
+        self._geometry, self._windows, self._manifest = geometry, runner.begin(), manifest
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
         self._live, self._watch = live, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
@@ -200,7 +203,7 @@ class StemStream:
         rate, rows = self._manifest.sample_rate, len(self._estimated) * channels
         self._mixture = Timeline(channels)  # at the stream's rate, kept until emitted, for the residual
         self._sounds = SoundingCells(channels, SILENCE_CELL)
-        self._model_sounds = SoundingCells(channels, CELL)
+        self._model_sounds = SoundingCells(channels, self._cell)
         self._input = Timeline(channels)  # at the model's rate, kept until no window needs it
         self._output = Timeline(rows)  # estimates at the stream's rate: stems times channels
         self._to_model = Resampler(self.sample_rate, rate, channels, self._live)
@@ -208,9 +211,10 @@ class StemStream:
         self._pending: deque[Future[Audio]] = deque()
         self._started = 0  # windows
         self._covered = self._overlapped = self._emitted = 0  # frames
-        fade = self._runner.geometry.fade
+        fade = self._geometry.fade
         self._tail = np.zeros((rows, fade), np.float32)
-        self._ramp = ((np.arange(fade) + 0.5) / max(1, fade)).astype(np.float32)
+        self._ramp = fade_in(fade)
+        self._last_work: Future[Audio] | None = None
         self._channels = channels
 
     def _take(self, audio: Audio, last: bool) -> None:
@@ -234,12 +238,12 @@ class StemStream:
 
     def _known(self) -> int:
         """The end of the input that the next whole window needs."""
-        geometry = self._runner.geometry
+        geometry = self._geometry
         return self._covered + geometry.hop + geometry.fade + geometry.right + self._level.look_ahead
 
     def _next_hops(self, last: bool) -> list[int]:
         """The windows that can begin now: whole ones, but short ones up to where the song ends or silence sets in."""
-        geometry, covered, known = self._runner.geometry, self._covered, self._known()
+        geometry, covered, known = self._geometry, self._covered, self._known()
         if last:
             known = min(known, self._input_frames)
         elif known > self._input.end:
@@ -252,12 +256,13 @@ class StemStream:
 
     def _start(self, hop: int) -> None:
         """Have the next window separated."""
-        geometry = self._runner.geometry
+        geometry = self._geometry
         start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
         self._input.pad(max(0, stop - self._input.end))
         if self._model_sounds.sound_end(self._covered, stop) > self._covered:
             pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
-            work = self._executor.submit(self._run, pieces, gains, start, stop)
+            before = self._last_work if geometry.cycle else None
+            work = self._last_work = self._executor.submit(self._run, pieces, gains, start, stop, before)
         else:
             work = Future()
             work.set_result(np.zeros((self._tail.shape[0], hop + geometry.fade), np.float32))
@@ -268,9 +273,14 @@ class StemStream:
         self._model_sounds.forget(self._covered)
         self._level.forget(self._covered - geometry.left)
 
-    def _run(self, pieces: list[Audio], gains: Audio, start: int, stop: int) -> Audio:
-        """Pieces of (channels, frames) at the model's rate to (stems * channels, hop + fade). On a lane's thread."""
-        geometry, channels, frames = self._runner.geometry, self._manifest.channels, stop - start
+    def _run(self, pieces: list[Audio], gains: Audio, start: int, stop: int, before: Future[Audio] | None) -> Audio:
+        """Pieces of (channels, frames) at the model's rate to (stems * channels, hop + fade). On a lane's thread.
+
+        Where the network remembers, the window ``before`` must be done; it has begun, since lanes begin in order.
+        """
+        if before is not None:
+            before.result()
+        geometry, channels, frames = self._geometry, self._manifest.channels, stop - start
         gain = envelope(gains, start, frames)
         window = self._scratch("window", (self._channels, frames), np.float32)
         np.multiply(np.concatenate(pieces, axis=1, out=window), gain, out=window)
@@ -278,7 +288,7 @@ class StemStream:
         batch = window.reshape(-1, 1, frames)
         if channels == 2:  # a mono song is a stereo song with equal channels
             batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, frames))
-        stems = self._runner(batch, self._estimated, self._watch)
+        stems = self._windows(batch, self._estimated, self._watch)
         inner = slice(geometry.left, frames - geometry.right)
         audio = np.divide(stems[..., inner], gain[inner], out=stems[..., inner])
         if channels == 2 and len(window) == 1:
@@ -288,7 +298,7 @@ class StemStream:
 
     def _overlap(self, inner: Audio) -> None:
         """Cross-fade a window's output with the one before and append it, back at the stream's rate."""
-        fade = self._runner.geometry.fade
+        fade = self._geometry.fade
         hop = inner.shape[1] - fade
         done, tail = inner[:, :hop], inner[:, hop:].copy()
         if self._overlapped and fade:

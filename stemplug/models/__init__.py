@@ -2,7 +2,7 @@
 
 from stemplug.models.catalogue import DEFAULT_MODEL, ModelFolder, find_model, list_models, search_path
 from stemplug.models.manifest import LIVE, Manifest, ModelFile, read_manifest
-from stemplug.models.runner import FAMILIES, Geometry, Runner, load_runner
+from stemplug.models.runner import FAMILIES, Geometry, Runner, Windows, fade_in, load_runner
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -13,6 +13,8 @@ __all__ = [
     "ModelFile",
     "ModelFolder",
     "Runner",
+    "Windows",
+    "fade_in",
     "find_model",
     "list_models",
     "load_runner",

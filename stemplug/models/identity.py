@@ -28,6 +28,10 @@ class IdentityRunner:
             gains = np.array([self._gains[stem] for stem in stems], np.float32)
             return mixtures[:, np.newaxis] * gains[:, np.newaxis, np.newaxis]
 
+    def begin(self) -> IdentityRunner:
+        """See `stemplug.models.Runner`: windows do not depend on each other."""
+        return self
+
     def infer_once(self) -> None:
         """See `stemplug.models.Runner`: there is no network."""
 

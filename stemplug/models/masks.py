@@ -15,7 +15,7 @@ from stemplug.models.catalogue import ModelFolder
 from stemplug.models.manifest import Manifest
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
-from stemplug.models.sessions import check_ends, open_session
+from stemplug.models.sessions import check_ends, failed, open_session
 
 FIRST = "first"
 """The file of another model, in a manifest's list, whose masks the model works on."""
@@ -121,9 +121,7 @@ class Graph:
             masks: Array = self._session.run(["mask"], inputs)[0]
             return masks.reshape(*self._shape, -1, masks.shape[-1])
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            reason = str(error).strip().splitlines()[0][:200]
-            memory = " (out of memory? use fewer threads)" if "alloc" in str(error).lower() else ""
-            raise ModelError(f"{self._name}: inference failed: {reason}{memory}") from None
+            raise failed(self._name, error) from None
 
     def _check(self, frames: int, bins: int) -> None:
         """Are the masks those that the manifest promises?"""

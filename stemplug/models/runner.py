@@ -21,6 +21,7 @@ from stemplug.models.manifest import LIVE, Manifest
 from stemplug.timing import Stopwatch
 
 FAMILIES = {
+    "causal": "stemplug.models.causal",
     "identity": "stemplug.models.identity",
     "spleeter": "stemplug.models.spleeter",
 }
@@ -33,6 +34,9 @@ class Geometry:
     A window covers ``left + hop + fade + right`` frames. Of the stems that come back the outer ``left`` and ``right``
     frames are context and thrown away; over ``fade`` frames neighbouring windows are cross-faded. Towards the end of a
     song a window's hop may be shorter, by whole steps; step 0 says that it may not.
+
+    Where ``cycle`` is not 0, the network remembers the windows before: they must come in order, and it treats windows
+    alike that are so many apart.
     """
 
     hop: int
@@ -40,13 +44,19 @@ class Geometry:
     left: int
     right: int
     step: int = 0
+    cycle: int = 0
 
     def __post_init__(self) -> None:
         steps = self.hop % self.step == 0 and self.fade <= self.step if self.step else True
-        if self.hop < 1 or min(self.fade, self.left, self.right, self.step) < 0 or self.fade > self.hop or not steps:
+        if (
+            self.hop < 1
+            or min(self.fade, self.left, self.right, self.step, self.cycle) < 0
+            or self.fade > self.hop
+            or not steps
+        ):
             raise ValueError(
-                f"{self}: expected hop >= 1, left, right, step >= 0, 0 <= fade <= hop, hop a whole number of steps, "
-                "fade at most a step."
+                f"{self}: expected hop >= 1, left, right, step, cycle >= 0, 0 <= fade <= hop, hop a whole number of "
+                "steps, fade at most a step."
             )
 
     @property
@@ -60,11 +70,14 @@ class Geometry:
         return self.hop + self.fade + self.right - 1
 
 
-class Runner(Protocol):
-    """One loaded model. Safe to call from several threads at once."""
+def fade_in(frames: int) -> NDArray[np.float32]:
+    """The gain that each frame of what sets in is faded with: with its mirror image, it sums to 1."""
+    gain: NDArray[np.float64] = np.sin((np.arange(frames) + 0.5) * (np.pi / 2 / max(1, frames))) ** 2
+    return gain.astype(np.float32)
 
-    geometry: Geometry
-    provider: str
+
+class Windows(Protocol):
+    """What separates windows of the mixture."""
 
     def __call__(self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch) -> NDArray[np.float32]:
         """Separate windows.
@@ -83,6 +96,17 @@ class Runner(Protocol):
         -------
         ``(batch, len(stems), channels, frames)``, a new array of the mixtures' frames.
         """
+        ...
+
+
+class Runner(Windows, Protocol):
+    """One loaded model. Safe to call from several threads at once; each window is then the first of a stream."""
+
+    geometry: Geometry
+    provider: str
+
+    def begin(self) -> Windows:
+        """What separates the windows of one stream; where the network remembers them, in order and one at a time."""
         ...
 
     def infer_once(self) -> None:

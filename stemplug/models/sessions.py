@@ -87,6 +87,13 @@ def open_session(
     return session
 
 
+def failed(name: str, error: Exception) -> ModelError:
+    """What to raise where a run of the graph raised ``error``."""
+    reason = str(error).strip().splitlines()[0][:200]
+    memory = " (out of memory? use fewer threads)" if "alloc" in str(error).lower() else ""
+    return ModelError(f"{name}: inference failed: {reason}{memory}")
+
+
 def check_ends(session: Any, name: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
     """Raise `ModelError` unless the graph's inputs and outputs have these names and ranks."""
     for kind, expected, found in (

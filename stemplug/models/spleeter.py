@@ -7,7 +7,7 @@ JOSS 5(50), 2154, 2020. The networks see the lowest bins only; what the mask is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -91,6 +91,10 @@ class _Runner:
         for mixture, target in zip(mixtures, out, strict=True):
             self._separate(mixture, stems, target, watch)
         return out
+
+    def begin(self) -> Self:
+        """See `stemplug.models.Runner`: windows do not depend on each other."""
+        return self
 
     def network(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """Run the network: see `Network`."""

@@ -1,0 +1,220 @@
+"""Export a network that train_live.py trained as an ONNX graph that goes frame by frame.
+
+    python models/training/export_live.py CHECKPOINT [--model FOLDER]
+
+The graph takes the magnitudes of one frame and what it remembers, and gives masks of all stems but the last, and what
+to remember. A level that halves the frame rate hears every second frame of the one before, so it is an `If` within that
+of the level before. Needs the extra ``[train]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from causal import BINS, DILATION, LEVELS, MASK_TAPS, PERIOD, CausalUnet
+from export import above_last, softmax
+from graph import Array, Graph, Weights, write
+from mixtures import STEMS
+from network import LEAK, WIDTHS
+from onnx import TensorProto, helper
+
+ORDER = [STEMS.index(stem) for stem in ("vocals", "drums", "bass", "other")]
+COLUMNS = ({-1: 3, 0: 1}, {-1: 4, 0: 2, 1: 0})
+"""Which offset in bins carries which tap of a transposed convolution, for even and odd outputs; see graph.TAPS."""
+
+
+def load(checkpoint: Path) -> CausalUnet:
+    """Read a checkpoint; nothing but tensors is unpickled."""
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["weights"]
+    network = CausalUnet(len(weights["masks.bias"]) // 2)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+class Recurrent(Graph):
+    """A graph with memories: arrays (1, channels, frames, bins) that a run takes, and gives as ``NAME_next``."""
+
+    def __init__(self, dtype: type[np.floating]) -> None:
+        super().__init__(dtype)
+        self.memories: dict[str, list[int]] = {}
+        self._casts: list[onnx.NodeProto] = []
+        self._names = 0
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        """As of a `Graph`, with a name that no other branch has."""
+        self._names += 1
+        self.nodes.append(helper.make_node(kind, list(inputs), [f"node_{self._names}"], **attributes))
+        return f"node_{self._names}"
+
+    def weight(self, value: Array) -> str:
+        """As of a `Graph`; cast outside of all branches, where the session folds it."""
+        outer, self.nodes = self.nodes, self._casts
+        name = super().weight(value)
+        self.nodes = outer
+        return name
+
+    def with_past(self, x: str, name: str, channels: int, frames: int, bins: int) -> tuple[str, str]:
+        """The ``frames`` remembered and the newest, (1, channels, frames + 1, bins), and what to remember of them."""
+        self.memories[name] = [1, channels, frames, bins]
+        both = self.op("Concat", name, x, axis=2)
+        return both, self.part(both, 2, 1, frames + 1)
+
+    def branch(self, results: Callable[[], list[str]]) -> onnx.GraphProto:
+        """A branch of an `If`: the nodes that ``results`` adds, and what it returns."""
+        outer, self.nodes = self.nodes, []
+        names = [self.op("Identity", name) for name in results()]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        graph = helper.make_graph(self.nodes, "branch", [], ends)
+        self.nodes = outer
+        return graph
+
+    def choice(self, condition: str, yes: onnx.GraphProto, no: onnx.GraphProto) -> list[str]:
+        names = [f"chosen_{condition}_{i}" for i in range(len(yes.output))]
+        self.nodes.append(helper.make_node("If", [condition], names, then_branch=yes, else_branch=no))
+        return names
+
+    def finished(self, mask: str, following: dict[str, str]) -> onnx.ModelProto:
+        """``magnitude`` (1, 2, 1, bins) and ``frame``, counted from 0, to ``mask`` (1, masks, 1, bins)."""
+        float32 = TensorProto.FLOAT
+        ends = {"mask": mask} | {f"{name}_next": value for name, value in following.items()}
+        self.nodes += [helper.make_node("Identity", [value], [name]) for name, value in ends.items()]
+        inputs = [
+            helper.make_tensor_value_info("magnitude", float32, [1, 2, 1, BINS]),
+            helper.make_tensor_value_info("frame", TensorProto.INT64, []),
+            *(helper.make_tensor_value_info(name, float32, shape) for name, shape in self.memories.items()),
+        ]
+        shapes = [[1, 2 * (len(STEMS) - 1), 1, BINS], *(self.memories[name] for name in following)]
+        outputs = [
+            helper.make_tensor_value_info(name, float32, shape) for name, shape in zip(ends, shapes, strict=True)
+        ]
+        proto = helper.make_graph(self._casts + self.nodes, "causal", inputs, outputs, self.weights)
+        model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        model.producer_name = "stemplug export_live"
+        onnx.checker.check_model(model)
+        return model
+
+
+def build(network: CausalUnet, dtype: type[np.floating]) -> onnx.ModelProto:
+    """The whole graph."""
+    graph, weights = Recurrent(dtype), {name: value.numpy() for name, value in network.state_dict().items()}
+    # In the manifest's order, and as logits above the last stem's, which then is 0 and needs no channels.
+    kernel, bias = (weights[f"masks.{name}"] for name in ("weight", "bias"))
+    kernel = kernel.reshape(len(kernel), -1, 2, *kernel.shape[2:])[:, ORDER].reshape(kernel.shape)
+    kernel, bias = above_last(kernel, 1), above_last(bias.reshape(-1, 2)[ORDER].reshape(-1), 0)
+    decoded, following = level(graph, weights, 1, "magnitude")
+    both, following["decoded1"] = graph.with_past(decoded, "decoded1", kernel.shape[0], MASK_TAPS - 1, BINS // 2)
+    logits = interleaved(graph, columns(graph, both, kernel[:, :, ::-1], bias), kernel.shape[1])
+    parts = graph.split(logits, len(STEMS) - 1)
+    masks = softmax(graph, [*parts, graph.weight(np.float32([0]))])
+    return graph.finished(graph.op("Concat", *masks, axis=1), following)
+
+
+def level(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str, dict[str, str]]:
+    """From a frame that a level hears to what its decoder hands up, both with one frame; and all memories within."""
+    dilation = DILATION if number == 1 else 1
+    inside, bins = (2, *WIDTHS)[number - 1], BINS >> (number - 1)
+    name = f"heard{number}"
+    both, keep = graph.with_past(x, name, inside, 4 * dilation, bins)
+    conv = weights[f"down{number}_conv.1.weight"], weights[f"down{number}_conv.1.bias"]
+    skip = graph.conv(both, *conv, strides=[1, 2], pads=[0, 1, 0, 2], dilations=[dilation, 1])
+    if number == LEVELS:
+        return skip, {name: keep}
+    norm = f"down{number}_act.0."
+    normed = graph.batch_norm(skip, weights[norm + "weight"], weights[norm + "bias"])
+    activated = graph.op("LeakyRelu", normed, alpha=LEAK)
+    below, later = number + 1, f"later{number + 1}"
+    followed: list[str] = []
+
+    def heard() -> list[str]:
+        deeper, following = level(graph, weights, below, activated)
+        now, later_, before = up(graph, weights, below, deeper)
+        following |= {f"decoded{below}": before}
+        followed.extend(following)
+        return [now, later_, *following.values()]
+
+    hears = graph.branch(heard)
+    waits = graph.branch(lambda: [later, later, *followed])
+    graph.memories[later] = [1, WIDTHS[number - 1], 1, BINS >> number]
+    turn = graph.op("Mod", "frame", graph.scalar(1 << number))
+    condition = graph.op("Equal", turn, graph.scalar(0))
+    now, later_, *values = graph.choice(condition, hears, waits)
+    following = {name: keep, later: later_} | dict(zip(followed, values, strict=True))
+    return graph.op("Concat", skip, now, axis=1), following
+
+
+def up(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str, str, str]:
+    """From a frame of a level to two of the next finer one, now and a frame later; and what to remember."""
+    layer = f"up{7 - number}."
+    kernel, bias = weights[layer + "0.weight"], weights[layer + "0.bias"]
+    both, keep = graph.with_past(x, f"decoded{number}", kernel.shape[0], 2, BINS >> number)
+    none = np.zeros_like(kernel[:, :, :1])
+    now, later = kernel[:, :, [4, 2, 0]], np.concatenate([none, kernel[:, :, [3, 1]]], axis=2)
+    taps = np.concatenate([now, later], axis=1)
+    x = interleaved(graph, columns(graph, both, taps, np.tile(bias, 2)), taps.shape[1])
+    scale, shift = (np.tile(weights[layer + f"3.{kind}"], 2) for kind in ("weight", "bias"))
+    first, second = graph.split(graph.batch_norm(graph.op("Relu", x), scale, shift), 2)
+    return first, second, keep
+
+
+def columns(graph: Recurrent, x: str, taps: Array, bias: Array) -> list[str]:
+    """The even and the odd bins of a transposed convolution; ``taps`` is (in, out, frames, 5), frames as in ``x``."""
+    return [
+        graph.conv(
+            x,
+            taps[..., [taken[offset] for offset in sorted(taken)]].transpose(1, 0, 2, 3),
+            bias,
+            pads=[0, 1, 0, max(taken)],
+        )
+        for taken in COLUMNS
+    ]
+
+
+def interleaved(graph: Recurrent, parts: list[str], channels: int) -> str:
+    """Even and odd bins, (1, channels, 1, bins) each, to (1, channels, 1, 2 * bins)."""
+    wide = [graph.op("Unsqueeze", part, graph.integers(-1)) for part in parts]
+    return graph.op("Reshape", graph.op("Concat", *wide, axis=-1), graph.integers(1, channels, 1, -1))
+
+
+def parity(network: CausalUnet, model: onnx.ModelProto) -> float:
+    """Difference in dB of the masked spectrum of three periods to PyTorch's."""
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    slope = 1.0 / (1.0 + np.arange(BINS) / 40.0)
+    magnitude = np.abs(rng.normal(size=(1, 2, 3 * PERIOD, BINS)) * slope * 200).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(magnitude)).numpy()[:, ORDER[:-1]].reshape(1, -1, 3 * PERIOD, BINS)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    memories = {end.name: np.zeros(end.shape, np.float32) for end in session.get_inputs()[2:]}
+    names, found = [f"{name}_next" for name in memories], []
+    for frame in range(3 * PERIOD):
+        heard = {"magnitude": magnitude[:, :, frame : frame + 1], "frame": np.array(frame)}
+        mask, *following = session.run(["mask", *names], heard | memories)
+        memories = dict(zip(memories, following, strict=True))
+        found.append(mask)
+    weight = np.tile(magnitude, (1, len(STEMS) - 1, 1, 1))
+    error, signal = (np.concatenate(found, axis=2) - expected) * weight, expected * weight
+    return float(20 * np.log10(np.linalg.norm(error) / np.linalg.norm(signal)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "stemplug-live")
+    args = parser.parse_args()
+    network = load(args.checkpoint)
+    exact, stored = build(network, np.float32), build(network, np.float16)
+    errors = parity(network, exact), parity(network, stored)
+    print(f"differs from PyTorch by {errors[0]:.0f} dB, as stored (fp16) by {errors[1]:.0f} dB")
+    if not (errors[0] <= -90 and errors[1] <= -50):  # nor where it is not a number
+        raise SystemExit("parity lost: nothing written")
+    write(stored, args.model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Train the network of `stemplug-live`, which parts all four stems and hears nothing of the future.
+
+    python models/training/train_live.py LIBRARY CHECKPOINTS RUN [--steps N] [--minutes M] [--device cuda]
+
+As train.py, but from Spleeter's vocal network, on whole mixtures. Needs the extra ``[train]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from causal import CausalUnet, samples, spectra
+from import_spleeter import CHECKPOINTS, load
+from mixtures import STEMS, Batches, Chances, Library, Mixer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from train import HELD_OUT, Run, options, sdr, total_loss
+
+LEAST = 1e-2  # see `train.losses`: where less counts, to hear no voice at all soon seems best, and stays so
+# Voices are scarce, so they are sung by many sizes of throats, and are in most mixtures.
+MIXTURES = Chances(
+    absent=(0.15, 0.12, 0.06, 0.1),
+    level_db=(0.0, -1.0, -1.0, 1.0),
+    octaves=((-0.3, 0.3), (-0.7, 0.3), (-0.3, 0.3), (-0.5, 0.5)),
+)
+
+
+class LiveRun(Run):
+    """Trains a `CausalUnet` on mixtures made on the fly."""
+
+    stems = STEMS
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.valid = Library.read(args.library, "valid")
+        network = CausalUnet(len(STEMS))
+        weights = load(args.checkpoints / CHECKPOINTS["vocals"])
+        network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
+        super().__init__(args, network)
+        self.forward = torch.compile(self.network) if args.compile else self.network
+
+    def batches(self) -> Iterable[Tensor]:
+        """See `Run`: stems (batch, 4, 2, samples)."""
+        args = self.args
+        mixer = Mixer(Library.read(args.library, "train"), samples(args.frames), args.seed, MIXTURES)
+        batches = Batches(mixer, args.batch, self.step, args.steps)
+        return DataLoader(
+            batches, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None
+        )
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """See `Run`."""
+        truth = spectra(batch.to(self.device))
+        return total_loss(self.forward(truth.sum(dim=1).abs()), truth, LEAST)
+
+    def scores(self, network: nn.Module) -> Tensor:
+        """See `Run`."""
+        mixer = Mixer(self.valid, samples(512), 1, HELD_OUT)
+        rows = []
+        for index in range(self.args.validation):
+            truth = spectra(torch.from_numpy(mixer(index)[None]).to(self.device))
+            rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
+        return torch.cat(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("library", type=Path)
+    parser.add_argument("checkpoints", type=Path)
+    options(parser, steps=1200, batch=6, rate=6e-4, weight_decay=1e-4)
+    parser.add_argument("--frames", type=int, default=256, help="of the transform, a clip")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
+    LiveRun(parser.parse_args()).train()
+
+
+if __name__ == "__main__":
+    main()
