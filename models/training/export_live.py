@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from causal import BINS, DILATION, LEVELS, MASK_TAPS, PERIOD, CausalUnet
+from causal import BINS, DILATION, LEVELS, PERIOD, TAPS, CausalUnet
 from export import above_last, softmax
 from graph import Array, Graph, Weights, write
 from mixtures import STEMS
@@ -58,11 +58,10 @@ class Recurrent(Graph):
         self.nodes = outer
         return name
 
-    def with_past(self, x: str, name: str, channels: int, frames: int, bins: int) -> tuple[str, str]:
-        """The ``frames`` remembered and the newest, (1, channels, frames + 1, bins), and what to remember of them."""
+    def remember(self, name: str, channels: int, frames: int, bins: int) -> str:
+        """Take an array from run to run; what it is next is for `finished`."""
         self.memories[name] = [1, channels, frames, bins]
-        both = self.op("Concat", name, x, axis=2)
-        return both, self.part(both, 2, 1, frames + 1)
+        return name
 
     def branch(self, results: Callable[[], list[str]]) -> onnx.GraphProto:
         """A branch of an `If`: the nodes that ``results`` adds, and what it returns."""
@@ -107,77 +106,58 @@ def build(network: CausalUnet, dtype: type[np.floating]) -> onnx.ModelProto:
     kernel = kernel.reshape(len(kernel), -1, 2, *kernel.shape[2:])[:, ORDER].reshape(kernel.shape)
     kernel, bias = above_last(kernel, 1), above_last(bias.reshape(-1, 2)[ORDER].reshape(-1), 0)
     decoded, following = level(graph, weights, 1, "magnitude")
-    both, following["decoded1"] = graph.with_past(decoded, "decoded1", kernel.shape[0], MASK_TAPS - 1, BINS // 2)
-    logits = interleaved(graph, columns(graph, both, kernel[:, :, ::-1], bias), kernel.shape[1])
-    parts = graph.split(logits, len(STEMS) - 1)
+    parts = graph.split(transposed(graph, decoded, kernel, bias), len(STEMS) - 1)
     masks = softmax(graph, [*parts, graph.weight(np.float32([0]))])
     return graph.finished(graph.op("Concat", *masks, axis=1), following)
 
 
 def level(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str, dict[str, str]]:
-    """From a frame that a level hears to what its decoder hands up, both with one frame; and all memories within."""
-    dilation = DILATION if number == 1 else 1
-    inside, bins = (2, *WIDTHS)[number - 1], BINS >> (number - 1)
-    name = f"heard{number}"
-    both, keep = graph.with_past(x, name, inside, 4 * dilation, bins)
+    """From a frame that a level hears to what its decoder takes, one frame; and what to remember, here and below."""
+    inside, out = (2, *WIDTHS)[number - 1 : number + 1]
+    past = (TAPS - 1) * DILATION
+    name = graph.remember(f"heard{number}", inside, past, BINS >> (number - 1))
+    both = graph.op("Concat", name, x, axis=2)
+    following = {name: graph.part(both, 2, 1, past + 1)}
     conv = weights[f"down{number}_conv.1.weight"], weights[f"down{number}_conv.1.bias"]
-    skip = graph.conv(both, *conv, strides=[1, 2], pads=[0, 1, 0, 2], dilations=[dilation, 1])
+    skip = graph.conv(both, *conv, strides=[1, 2], pads=[0, 1, 0, 2], dilations=[DILATION, 1])
     if number == LEVELS:
-        return skip, {name: keep}
-    norm = f"down{number}_act.0."
-    normed = graph.batch_norm(skip, weights[norm + "weight"], weights[norm + "bias"])
-    activated = graph.op("LeakyRelu", normed, alpha=LEAK)
-    below, later = number + 1, f"later{number + 1}"
-    followed: list[str] = []
+        return skip, following
+    held = graph.remember(f"held{number}", out, 1, BINS >> number)
+    deeper: list[str] = []  # what the levels below remember
 
-    def heard() -> list[str]:
-        deeper, following = level(graph, weights, below, activated)
-        now, later_, before = up(graph, weights, below, deeper)
-        following |= {f"decoded{below}": before}
-        followed.extend(following)
-        return [now, later_, *following.values()]
+    def hears() -> list[str]:
+        norm = f"down{number}_act.0."
+        normed = graph.batch_norm(skip, weights[norm + "weight"], weights[norm + "bias"])
+        below, followed = level(graph, weights, number + 1, graph.op("LeakyRelu", normed, alpha=LEAK))
+        deeper.extend(followed)
+        return [up(graph, weights, number, below), *followed.values()]
 
-    hears = graph.branch(heard)
-    waits = graph.branch(lambda: [later, later, *followed])
-    graph.memories[later] = [1, WIDTHS[number - 1], 1, BINS >> number]
+    heard = graph.branch(hears)
+    waits = graph.branch(lambda: [held, *deeper])
     turn = graph.op("Mod", "frame", graph.scalar(1 << number))
-    condition = graph.op("Equal", turn, graph.scalar(0))
-    now, later_, *values = graph.choice(condition, hears, waits)
-    following = {name: keep, later: later_} | dict(zip(followed, values, strict=True))
-    return graph.op("Concat", skip, now, axis=1), following
+    decoded, *values = graph.choice(graph.op("Equal", turn, graph.scalar(0)), heard, waits)
+    following |= {held: decoded} | dict(zip(deeper, values, strict=True))
+    return graph.op("Concat", skip, decoded, axis=1), following
 
 
-def up(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str, str, str]:
-    """From a frame of a level to two of the next finer one, now and a frame later; and what to remember."""
-    layer = f"up{7 - number}."
-    kernel, bias = weights[layer + "0.weight"], weights[layer + "0.bias"]
-    both, keep = graph.with_past(x, f"decoded{number}", kernel.shape[0], 2, BINS >> number)
-    none = np.zeros_like(kernel[:, :, :1])
-    now, later = kernel[:, :, [4, 2, 0]], np.concatenate([none, kernel[:, :, [3, 1]]], axis=2)
-    taps = np.concatenate([now, later], axis=1)
-    x = interleaved(graph, columns(graph, both, taps, np.tile(bias, 2)), taps.shape[1])
-    scale, shift = (np.tile(weights[layer + f"3.{kind}"], 2) for kind in ("weight", "bias"))
-    first, second = graph.split(graph.batch_norm(graph.op("Relu", x), scale, shift), 2)
-    return first, second, keep
+def up(graph: Recurrent, weights: Weights, number: int, x: str) -> str:
+    """What a level is handed up by the one below it."""
+    layer = f"up{LEVELS - number}."
+    x = transposed(graph, x, weights[layer + "0.weight"], weights[layer + "0.bias"])
+    return graph.batch_norm(graph.op("Relu", x), weights[layer + "3.weight"], weights[layer + "3.bias"])
 
 
-def columns(graph: Recurrent, x: str, taps: Array, bias: Array) -> list[str]:
-    """The even and the odd bins of a transposed convolution; ``taps`` is (in, out, frames, 5), frames as in ``x``."""
-    return [
-        graph.conv(
-            x,
-            taps[..., [taken[offset] for offset in sorted(taken)]].transpose(1, 0, 2, 3),
-            bias,
-            pads=[0, 1, 0, max(taken)],
-        )
-        for taken in COLUMNS
-    ]
+def transposed(graph: Recurrent, x: str, kernel: Array, bias: Array) -> str:
+    """A transposed convolution over bins, (1, in, 1, bins) to (1, out, 1, 2 * bins); ``kernel`` is (in, out, 1, 5).
 
-
-def interleaved(graph: Recurrent, parts: list[str], channels: int) -> str:
-    """Even and odd bins, (1, channels, 1, bins) each, to (1, channels, 1, 2 * bins)."""
-    wide = [graph.op("Unsqueeze", part, graph.integers(-1)) for part in parts]
-    return graph.op("Reshape", graph.op("Concat", *wide, axis=-1), graph.integers(1, channels, 1, -1))
+    Even and odd bins are two plain convolutions, whose results are interleaved.
+    """
+    parts = []
+    for taken in COLUMNS:
+        taps = kernel[..., [taken[offset] for offset in sorted(taken)]].transpose(1, 0, 2, 3)
+        part = graph.conv(x, taps, bias, pads=[0, 1, 0, max(taken)])
+        parts.append(graph.op("Unsqueeze", part, graph.integers(-1)))
+    return graph.op("Reshape", graph.op("Concat", *parts, axis=-1), graph.integers(1, kernel.shape[1], 1, -1))
 
 
 def parity(network: CausalUnet, model: onnx.ModelProto) -> float:

@@ -37,6 +37,8 @@ class Song:
     name: str
     stems: dict[str, Path]
     frames: int
+    recorded: frozenset[str] = frozenset()
+    """Which stems are recordings."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ class Library:
 
     songs: list[Song]
     having: dict[str, list[Song]] = field(init=False)
+    recorded: dict[str, list[Song]] = field(init=False)
 
     def __post_init__(self) -> None:
         having = {stem: [song for song in self.songs if stem in song.stems] for stem in STEMS}
         object.__setattr__(self, "having", having)
+        recorded = {stem: [song for song in songs if stem in song.recorded] for stem, songs in having.items()}
+        object.__setattr__(self, "recorded", recorded)
         lacking = [stem for stem in STEMS[:3] if not having[stem]]
         if lacking:
             raise SystemExit(f"the library has no {lacking[0]}: render more")
@@ -66,7 +71,8 @@ class Library:
                 del stems["drums"]
             if stems:
                 frames = min(soundfile.info(path).frames for path in stems.values())
-                songs.append(Song(file.parent.name, stems, frames))
+                recorded = frozenset(stem for stem in stems if about["stems"][stem]["sound"] == "recorded")
+                songs.append(Song(file.parent.name, stems, frames, recorded))
         return Library(songs)
 
 
@@ -97,6 +103,7 @@ class Chances:
     rough: tuple[float, ...] = (0.35, 0.1, 0.1, 0.0)  # a stem is recorded in a live room, squashed, distorted
     width: float = 0.4
     bus: float = 0.4
+    recorded: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # a clip is of a recording; else of any song
     quieter_db: float = 5.0  # than the reference level: scale of the half-normal distribution
 
 
@@ -138,7 +145,10 @@ class Mixer:
 
     def _clip(self, stem: str, speed: float, rng: Generator) -> Audio:
         """A random clip of a stem; silent ones are passed over, if others can be found."""
-        songs = self.library.having[stem]
+        songs, recorded = self.library.having[stem], self.library.recorded[stem]
+        chance = self.chances.recorded[STEMS.index(stem)]
+        if chance and recorded and rng.random() < chance:
+            songs = recorded
         for _ in range(5):
             song = songs[rng.integers(len(songs))]
             audio = self._read(song, stem, int(rng.integers(max(1, song.frames - round(self.frames * speed)))), speed)

@@ -73,20 +73,36 @@ def losses(masks: Tensor, truth: Tensor, least: float = FLOOR) -> tuple[Tensor, 
 
     ``least`` is the share of the mixture's energy that an error must have to count.
     """
-    mixture = truth.sum(dim=1, keepdim=True)
+    return real_losses(masks, *real_parts(truth), least)
+
+
+def real_parts(truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a loss needs of spectra, in real numbers, which compile: magnitudes of the mixture and of the stems, and the
+    real part of the product of each stem with the conjugate of the mixture.
+    """
+    mixture, stems = torch.view_as_real(truth.sum(dim=1, keepdim=True)), torch.view_as_real(truth)
+    mixed, magnitudes = (parts.square().sum(dim=-1).sqrt() for parts in (mixture, stems))
+    return mixed, magnitudes, (mixture * stems).sum(dim=-1)
+
+
+def real_losses(masks: Tensor, mixture: Tensor, stems: Tensor, product: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """See `losses`; ``mixture``, ``stems`` and ``product`` are `real_parts`."""
     axes = (2, 3, 4)
-    error = torch.view_as_real(masks * mixture - truth).square().sum(dim=-1).sum(dim=axes)
-    energy = torch.view_as_real(truth).square().sum(dim=-1).sum(dim=axes)
-    floor = least * torch.view_as_real(mixture).square().sum(dim=-1).sum(dim=axes) + 1e-6
+    masked = masks * mixture
+    energy = stems.square().sum(dim=axes)
+    error = ((masked.square() - 2 * masks * product).sum(dim=axes) + energy).clamp(min=0)
+    floor = least * mixture.square().sum(dim=axes) + 1e-6
     ratio = 10 * torch.log10((energy + floor) / (error + floor))
-    magnitude = mixture.abs()
-    distance = (masks * magnitude - truth.abs()).abs().mean(dim=axes) / (magnitude.mean(dim=axes) + 1e-6)
+    distance = (masked - stems).abs().mean(dim=axes) / (mixture.mean(dim=axes) + 1e-6)
     return ratio.mean(), distance.mean()
 
 
 def total_loss(masks: Tensor, truth: Tensor, least: float = FLOOR) -> Tensor:
     """What is minimised: see `losses`."""
-    ratio, distance = losses(masks, truth, least)
+    return weighed(*losses(masks, truth, least))
+
+
+def weighed(ratio: Tensor, distance: Tensor) -> Tensor:
     return -0.1 * ratio + MAGNITUDE * 10 * distance
 
 
@@ -107,11 +123,15 @@ class Run(ABC):
         self.args, self.folder, self.device = args, args.run, torch.device(args.device)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.network = network.to(self.device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=args.rate, weight_decay=args.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.groups(), lr=args.rate, weight_decay=args.weight_decay)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.step, self.seconds = 0, 0.0
         if (self.folder / "last.pt").exists():
             self._resume()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters by the step (``wait``) from which on they learn."""
+        return [{"params": list(self.network.parameters()), "wait": 0}]
 
     @abstractmethod
     def batches(self) -> Iterable[Batch]:
@@ -163,10 +183,9 @@ class Run(ABC):
 
     def _update(self, batch: Batch) -> float:
         args = self.args
-        warm = min(1.0, (self.step + 1) / args.warm_up)
-        rate = args.rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / args.steps)))
+        rate = args.rate * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / args.steps))))
         for group in self.optimizer.param_groups:
-            group["lr"] = max(rate, 0.01 * args.rate)
+            group["lr"] = rate * min(1.0, max(0, self.step + 1 - group["wait"]) / args.warm_up)
         loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,4 +1,4 @@
-"""The whole recipe, small: render, train, stop, go on, refine, export, separate. `make train-smoke` runs it."""
+"""The recipes of both models, small: render, train, stop, go on, refine, export, separate (`make train-smoke`)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,23 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     first = sha256(ROOT / "models" / "spleeter-2stems" / "model.onnx")
     (model / "manifest.toml").write_text(REFINED.format(first=first))
     run("export.py", training / "last.pt", "--refiner", refined / "last.pt", "--model", model)
+    separates(model, library)
+
+    live = tmp_path / "live"
+    small = (*small, "--wait", 1)
+    run("train_live.py", library, checkpoints, live, *small, "--minutes", 0)
+    assert "goes on after step 1" in run("train_live.py", library, checkpoints, live, *small)
+    model = tmp_path / "live-model"
+    model.mkdir()
+    manifest = (ROOT / "models" / "stemplug-live" / "manifest.toml").read_text()
+    (model / "manifest.toml").write_text(manifest)
+    run("export_live.py", live / "last.pt", "--model", model)
+    assert sha256(model / "model.onnx") in (model / "manifest.toml").read_text()
+    separates(model, library)
+
+
+def separates(model: Path, library: Path) -> None:
+    """A model takes a song of the library apart, all of it."""
     song = next(library.glob("songs/synth-*"))
     true = {file.stem: soundfile.read(file, 20 * RATE, dtype="float32")[0].T for file in sorted(song.glob("*.flac"))}
     mixture = 0.5 * np.sum(list(true.values()), axis=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,8 +18,9 @@ from library.audio import RATE, fit  # noqa: E402
 from library.chords import MAJOR, MINOR, SHAPES, chord_loop  # noqa: E402
 from library.midi import Note, Part, fold, read_midi, write_midi  # noqa: E402
 from library.songs import PIECE, Job, Settings, Song, Stem, Studio, render  # noqa: E402
-from library.sounds import BANKS, DRUMS, Sound  # noqa: E402
+from library.sounds import BANKS, DRUMS, VOICES, Sound  # noqa: E402
 from library.sources import SOURCES  # noqa: E402
+from library.voices import world  # noqa: E402
 from render import interleave  # noqa: E402
 
 
@@ -35,10 +38,10 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(tmp_path / "library", tmp_path / "nowhere", 1, False)
 
 
-def made(settings: Settings, library: Path, count: int) -> dict[str, bytes]:
-    """Render songs of the source synth; return all files' bytes."""
+def made(settings: Settings, library: Path, count: int, source: str = "synth") -> dict[str, bytes]:
+    """Render songs of a source; return all files' bytes."""
     settings = Settings(library, settings.material, settings.seed, settings.permissive)
-    for job in islice(SOURCES["synth"].jobs(settings), count):
+    for job in islice(SOURCES[source].jobs(settings), count):
         seconds, fault = render(job, settings)
         assert seconds > 50 and not fault
     return {str(file.relative_to(library)): file.read_bytes() for file in sorted(library.rglob("*.*"))}
@@ -147,4 +150,51 @@ def test_instruments_are_found_by_key_and_velocity(tmp_path: Path) -> None:
 
 
 def test_sounds_name_their_licence() -> None:
-    assert all(isinstance(sound, Sound) and sound.licence and sound.weight > 0 for sound in [*BANKS, *DRUMS])
+    sounds = [*BANKS, *DRUMS, *VOICES]
+    assert all(isinstance(sound, Sound) and sound.licence and sound.weight > 0 for sound in sounds)
+
+
+def speak(file: Path) -> None:
+    """Write eight vowels of 120 Hz, with pauses between, as a recording of a prompt."""
+    places = np.arange(2 * 16000) / 16000
+    buzz = sum(np.sin(2 * np.pi * 120 * n * places) / n for n in range(1, 30)) * (places % 0.25 < 0.18)
+    samples = (3000 * buzz).astype(np.int16)
+    with av.open(file, "w", format="g722") as container:
+        stream = container.add_stream("adpcm_g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+@pytest.mark.skipif(not find_spec("pyworld"), reason="needs pyworld: the extra [train]")
+def test_speech_is_made_into_a_minute_of_singing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speak(tmp_path / "hello.g722")
+    speaker = Sound("somebody", 1, "CC0", "recorded", tmp_path, only="train")
+    monkeypatch.setattr("library.sources.voices.VOICES", [speaker])
+    settings = Settings(tmp_path, tmp_path, 1, False)
+    first = made(settings, tmp_path / "first", 2, "voices")
+    again = made(settings, tmp_path / "again", 1, "voices")  # whatever was sung before
+    assert again.items() < first.items() and len(first) == 4
+    assert sorted(again) == ["songs/voices-00000/song.json", "songs/voices-00000/vocals.flac"]
+    assert json.loads(first["songs/voices-00000/song.json"])["split"] == "train"  # as nobody else is there
+    audio, rate = soundfile.read(tmp_path / "first" / "songs" / "voices-00000" / "vocals.flac")
+    assert rate == RATE and audio.shape == (60 * RATE, 2)
+    f0, _ = world().dio(audio.mean(axis=1), RATE)
+    assert (f0 > 0).mean() > 0.3 and np.ptp(f0[f0 > 0]) > 20
+
+
+def test_voices_are_left_out_where_nobody_speaks(
+    bare: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("library.sources.find_spec", lambda name: True)
+    assert not list(interleave(bare, ["voices"], 0.1))
+    monkeypatch.setattr("library.sources.find_spec", lambda name: None)
+    assert not list(interleave(bare, ["voices"], 0.1))
+    lines = ["voices: left out, nothing found", "voices: left out, needs pyworld"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_no_speaker_is_heard_in_both_splits() -> None:
+    assert {voice.only for voice in VOICES} == {"train", "valid"}
+    assert len({voice.name for voice in VOICES}) == len(VOICES)

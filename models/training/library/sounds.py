@@ -17,7 +17,7 @@ class Sound:
     name: str
     weight: float
     licence: str
-    kind: str  # fluid, kit0 (a bank whose kit is at bank 0 program 0), hydrogen, electro, sampled, synth
+    kind: str  # fluid, kit0 (bank whose kit is at bank 0 program 0), hydrogen, electro, sampled, synth; see VOICES
     path: Path = Path("/")  # below the material, or absolute; what is made here needs none
     programs: tuple[int, ...] = (0,)
     only: str = ""  # the one split it may be heard in
@@ -78,3 +78,17 @@ KEYS = [
     ELECTRIC_GUITAR,
 ]
 SYNTH = Sound("synth", 0.01, "own", "synth")
+
+ASTERISK, PROGRAMS = Path("/usr/share/asterisk/sounds"), Path("/usr/bin")
+VOICES = [  # recorded, or the program that speaks; no speaker is heard in both splits
+    Sound("Asterisk en Allison", 0.9, "CC BY-SA 3.0", "recorded", ASTERISK / "en_US_f_Allison", only="train"),
+    Sound("Asterisk es Allison", 0.9, "CC BY-SA 3.0", "recorded", ASTERISK / "es_MX_f_Allison", only="train"),
+    Sound("Asterisk it Carlo", 1.7, "CC BY 3.0", "recorded", ASTERISK / "it_IT_m_Carlo", only="train"),
+    Sound("Asterisk ru", 1.5, "CC BY 3.0", "recorded", ASTERISK / "ru_RU_f_IvrvoiceRU", only="train"),
+    Sound("Asterisk fr June", 5, "CC BY-SA 3.0", "recorded", ASTERISK / "fr_CA_f_June", only="valid"),
+    Sound("flite slt", 1.2, "BSD", "flite", PROGRAMS / "flite", only="train"),
+    Sound("flite awb", 1.2, "BSD", "flite", PROGRAMS / "flite", only="train"),
+    Sound("flite kal16", 0.6, "BSD", "flite", PROGRAMS / "flite", only="train"),
+    Sound("flite rms", 3, "BSD", "flite", PROGRAMS / "flite", only="valid"),
+    Sound("eSpeak NG", 1, "GPL-3+", "espeak", PROGRAMS / "espeak-ng", only="train"),
+]

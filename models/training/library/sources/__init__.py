@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from shutil import which
 
 from ..songs import Job, Settings
 from ..sounds import BANKS
-from . import game, groove, mma, recorded, synth
+from . import game, groove, mma, recorded, synth, voices
 
 
 @dataclass(frozen=True)
 class Source:
-    """How much of a library comes from where, and the programs that this needs."""
+    """How much of a library comes from where, and the programs and optional Python packages that this needs."""
 
     jobs: Callable[[Settings], Iterator[Job]]
     share: float
     programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def lacks(self, settings: Settings) -> str:
         """Name what is missing, if anything."""
         bank = "fluidsynth" not in self.programs or any(settings.offer(bank) for bank in BANKS)
-        return next((program for program in self.programs if not which(program)), "" if bank else "a soundfont")
+        missing = [program for program in self.programs if not which(program)]
+        missing += [package for package in self.packages if not find_spec(package)]
+        return next(iter(missing), "" if bank else "a soundfont")
 
 
 SOURCES = {
@@ -31,4 +35,5 @@ SOURCES = {
     "game": Source(game.jobs, 0.2, ("fluidsynth",)),
     "songs": Source(recorded.jobs, 1),  # few and dear: all of them, early
     "synth": Source(synth.jobs, 0.18),
+    "voices": Source(voices.jobs, 0.1, packages=("pyworld",)),
 }

@@ -1,4 +1,4 @@
-"""Recorded songs: the CC0 songs of "Everything is free", and the guitars of Frets on Fire."""
+"""Recorded songs: the CC0 songs of "Everything is free", a singer of vocadito, and the guitars of Frets on Fire."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def songs(settings: Settings) -> Iterator[tuple[str, dict[str, Path], str]]:
         if "bass" not in files:  # their bass is in other: it would teach that bass is other
             files.pop("other", None)
         yield f"free-{folder.name.split('.')[-1].lower()}", files, "CC0"
+    for file in (settings.material / "vocadito").glob("*.flac"):
+        yield "vocadito", {"vocals": file}, "CC BY 4.0"
     for file in sorted(FRETS.glob("*/*/guitar.ogg")):
         licence = "CC BY-SA 3.0" if "muldjord" in file.parts else "MIT"
         yield f"fof-{file.parent.name.lower().replace(' ', '-')}", {"other": file}, licence
