@@ -27,6 +27,13 @@ from stemplug.machine import describe_machine
 
 RATE, HOST_RATE = 44_100, 48_000
 INSTANCES, SECONDS = 8, 240
+# What is played in real time, and the values of the parameters Model and Latency.
+PLAYED = (
+    ("stemplug-live", 0.0, 0.0),
+    ("spleeter-2stems, low", 1 / 3, 0.0),
+    ("spleeter-2stems, balanced", 1 / 3, 0.5),
+    ("spleeter-2stems, high", 1 / 3, 1.0),
+)
 
 
 def read(path: Path, seconds: int) -> Audio:
@@ -65,7 +72,7 @@ def loading(bundle: str) -> float:
 
 def overhead(bundle: str, song: Audio, rounds: int) -> tuple[float, float]:
     """Ratio of a render through the plugin to `Separator.separate`, and the seconds of the latter; medians."""
-    separator, effect = Separator("spleeter-2stems"), load(bundle)
+    separator, effect = Separator(), load(bundle)
     separator.separate(song, RATE)
     effect.process(song, RATE)  # starts the worker and loads the model
     pairs = []
@@ -100,8 +107,8 @@ def memory(bundle: str, song: Audio) -> tuple[float, float]:
     return peaks[0], (peaks[1] - peaks[0]) / (INSTANCES - 1)
 
 
-def realtime(bundle: str, song: Audio, seconds: float, latency: float) -> dict[str, Any] | None:
-    """What our own VST3 host sees in real time, 512 frames at 48 kHz, all buses on."""
+def realtime(bundle: str, song: Audio, seconds: float, model: float, latency: float) -> dict[str, Any] | None:
+    """What our own VST3 host sees in real time, 512 frames at 48 kHz, all buses on; and the worker's processor time."""
     host = Path(__file__).parents[1] / "build" / "host" / "testhost"
     if not host.is_file():
         return None
@@ -110,10 +117,23 @@ def realtime(bundle: str, song: Audio, seconds: float, latency: float) -> dict[s
         command = [
             host, "render", bundle, "--input", file.name, "--rate", HOST_RATE, "--block", 512, "--mode", "realtime",
             "--pace", "realtime", "--warm", 20, "--warm-with", "input", "--seconds", seconds, "--set", f"10={latency}",
+            "--set", f"12={model}",
         ]  # fmt: skip
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        running = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+        time.sleep(seconds / 2)  # the model is loaded by then
+        pair = worker_seconds(), time.monotonic()
+        time.sleep(seconds / 3)
+        share = (worker_seconds() - pair[0]) / (time.monotonic() - pair[1])
+        found: dict[str, Any] = json.loads(running.communicate()[0])
+    return found | {"worker": share}
+
+
+def worker_seconds() -> float:
+    """Processor time that the worker has taken, all its threads."""
+    from stemplug.worker.client import ask
+
+    fields = Path("/proc", str((ask("status") or {})["pid"]), "stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -132,16 +152,17 @@ def main() -> None:
         print(f"render of {SECONDS} s in pedalboard: {ratio:.2f} times Separator.separate ({seconds:.1f} s)")
         one, more = memory(bundle, song)
         print(f"memory of the worker, offline: {one:.0f} MB at its highest, {more:.0f} MB for each further instance")
-        for name, value in (("low", 0.0), ("balanced", 0.5), ("high", 1.0)):
-            found = realtime(bundle, song, options.seconds, value)
+        for name, model, value in PLAYED:
+            found = realtime(bundle, song, options.seconds, model, value)
             if found is None:
                 print("realtime: not measured; run `make native`", file=sys.stderr)
                 break
             late = sum(entry["value"] == "overloaded" for entry in found["status"])
+            blocks = found["process_us"]
             print(
                 f"realtime {name}: latency {found['latency'] / HOST_RATE * 1e3:.0f} ms, {late} times late in "
-                f"{options.seconds:.0f} s, process() {found['process_us']['median']:.0f} us median, "
-                f"{found['process_us']['longest']:.0f} us longest"
+                f"{options.seconds:.0f} s, worker {100 * found['worker']:.0f} % of a core, "
+                f"process() {blocks['median']:.0f} us median, {blocks['longest']:.0f} us longest"
             )
         subprocess.run([sys.executable, "-m", "stemplug", "worker", "stop"], capture_output=True)
 

@@ -21,6 +21,7 @@ import stemplug
 from stemplug.engine import Separator, installed_models
 from stemplug.engine.installed import ModelInfo
 from stemplug.errors import PluginError, StemPlugError
+from stemplug.models.catalogue import DEFAULT_LIVE_MODEL, DEFAULT_MODEL
 from stemplug.worker.lanes import OFFLINE_LANES
 
 BUNDLE = "StemPlug.vst3"
@@ -28,6 +29,8 @@ SETTINGS = Path("Contents", "Resources", "stemplug.json")
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
 """Sample rates whose latency the plugin is told; at others it takes the longest time among them."""
 LATENCIES = ("low", "balanced", "high")
+_COMPUTE_SECONDS = 0.037
+"""What a live window of any model may take in the worker, with what the machine does beside it; and a hop at most."""
 
 
 def path() -> Path:
@@ -160,24 +163,42 @@ def _settings(bundle: Path) -> dict[str, Any]:
     """What the plugin is told. Measuring latencies takes seconds, so what is there for the same models is kept."""
     models = installed_models()
     content = [[entry.name, str(entry.path), json.dumps(entry.manifest, sort_keys=True)] for entry in models]
-    key = hashlib.sha256(json.dumps([stemplug.__version__, OFFLINE_LANES, content]).encode()).hexdigest()
-    settings: dict[str, Any] = {"python": sys.executable, "key": key}
+    key = hashlib.sha256(
+        json.dumps([stemplug.__version__, OFFLINE_LANES, _COMPUTE_SECONDS, content]).encode()
+    ).hexdigest()
+    defaults = {"live": DEFAULT_LIVE_MODEL, "offline": DEFAULT_MODEL}
+    settings: dict[str, Any] = {"python": sys.executable, "key": key, "defaults": defaults}
     known = _read(bundle)
     if known is not None and known.get("key") == key and "models" in known:
         return settings | {"models": known["models"]}
     entries = []
-    for entry in sorted(models, key=lambda entry: not entry.default):
+    for entry in models:
         with suppress(StemPlugError):  # a model that does not load is none for the plugin
             entries.append(_describe(entry))
     return settings | {"models": entries}
 
 
 def _describe(entry: ModelInfo) -> dict[str, Any]:
-    latencies = {name: _latencies(Separator(entry.name, "live", latency=name), 0) for name in LATENCIES}
+    """A model with its latencies, and what a window may take, in the profiles that it has: offline, and maybe live."""
+    live = LATENCIES if "live" in entry.manifest["profiles"] else ()
+    separators = {name: Separator(entry.name, "live", latency=name) for name in live}
+    latencies = {name: _latencies(separator, 0) for name, separator in separators.items()}
     latencies["offline"] = _latencies(Separator(entry.name), OFFLINE_LANES)
-    residual = entry.manifest["residual"]
-    stems = list(entry.stems)
-    return {"name": entry.name, "sha256": entry.digest, "stems": stems, "residual": residual, "latencies": latencies}
+    compute = {name: _compute(separator) for name, separator in separators.items()} | {"offline": 0.0}
+    return {
+        "name": entry.name,
+        "sha256": entry.digest,
+        "stems": list(entry.stems),
+        "residual": entry.manifest["residual"],
+        "latencies": latencies,
+        "compute": compute,
+    }
+
+
+def _compute(separator: Separator) -> float:
+    """Seconds that a window may take: one that took longer than its hop would be late for ever."""
+    rate = RATES[-1]
+    return min(_COMPUTE_SECONDS, separator.stream(rate).hop_samples / rate)
 
 
 def _latencies(separator: Separator, waiting: int) -> dict[str, int]:

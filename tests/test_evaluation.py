@@ -46,13 +46,16 @@ def test_no_song_is_worse_than_with_the_original_spleeter(
 
 
 @pytest.mark.eval
-def test_four_stems_score_what_their_card_tells(evaluation: Path, evaluate: ModuleType) -> None:
-    card = (MODELS / "stemplug-4s" / "CARD.md").read_text()
+@pytest.mark.parametrize(("model", "profile"), [("stemplug-4s", "offline"), ("stemplug-live", "live")])
+def test_four_stems_score_what_their_card_tells(
+    evaluation: Path, evaluate: ModuleType, model: str, profile: str
+) -> None:
+    card = (MODELS / model / "CARD.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|((?: [-\d.]+ \|){4})$", card, re.MULTILINE)
     told = {
         name: dict(zip(("vocals", "drums", "bass", "other"), cells.split("|"), strict=False)) for name, cells in rows
     }
-    separator = Separator("stemplug-4s")
+    separator = Separator(model, profile)
     scores = {}
     for name, true in evaluate.songs(evaluation):
         mixture = np.sum(list(true.values()), axis=0)

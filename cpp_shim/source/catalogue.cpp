@@ -14,9 +14,9 @@ using nlohmann::json;
 
 constexpr double kFadeSeconds = 0.010;
 constexpr double kMarginSeconds = 0.002;
-constexpr double kComputeSeconds = 0.037;  // one window in the worker, with what the machine does beside it
 constexpr double kOddRateSeconds = 0.005;  // at rates for which no latency was measured
 constexpr double kMaxSeconds = 600;
+constexpr double kMaxComputeSeconds = 10;
 constexpr size_t kMaxRows = 16;
 constexpr std::array<const char*, 4> kProfileNames{"low", "balanced", "high", "offline"};
 
@@ -37,16 +37,19 @@ size_t busOf(const std::string& stem) {
 }
 
 Model readModel(const json& entry) {
-    Model model{entry.at("name"), entry.at("sha256"), {}, busOf(entry.at("residual")), {}};
+    Model model{entry.at("name"), entry.at("sha256"), {}, busOf(entry.at("residual")), {}, {}};
     for (const std::string stem : entry.at("stems"))
         if (stem != entry.at("residual")) model.rows.push_back(busOf(stem));
     for (size_t i = 0; i < kProfileNames.size(); ++i) {
-        for (const auto& [rate, frames] : entry.at("latencies").at(kProfileNames[i]).items()) {
+        const auto latencies = entry.at("latencies").find(kProfileNames[i]);
+        if (latencies == entry.at("latencies").end()) continue;
+        for (const auto& [rate, frames] : latencies->items()) {
             const double hz = std::stod(rate);
             if (!(hz > 0) || frames < 0 || frames > kMaxSeconds * hz) throw std::out_of_range(model.name);
             model.latencies[i][hz] = frames;
         }
-        if (model.latencies[i].empty()) throw std::out_of_range(model.name);
+        model.compute[i] = entry.at("compute").at(kProfileNames[i]);
+        if (!(model.compute[i] >= 0 && model.compute[i] <= kMaxComputeSeconds)) throw std::out_of_range(model.name);
     }
     if (model.rows.empty() || model.rows.size() > kMaxRows) throw std::out_of_range(model.name);
     return model;
@@ -67,10 +70,21 @@ Catalogue Catalogue::read(const std::filesystem::path& file) {
                 continue;
             }
         }
+        const json& defaults = content.at("defaults");
+        catalogue.defaults = {defaults.at("live"), defaults.at("offline")};
     } catch (const std::exception&) {
         return catalogue;
     }
     return catalogue;
+}
+
+const Model* Catalogue::find(size_t choice, Profile profile) const {
+    if (choice > 0 && choice <= models.size() && models[choice - 1].has(profile)) return &models[choice - 1];
+    const std::string& name = defaults[profile == Profile::kOffline];
+    const Model* found = nullptr;
+    for (const Model& model : models)
+        if (model.has(profile) && (!found || model.name == name)) found = &model;
+    return found;
 }
 
 int64_t fadeFrames(double sample_rate) {
@@ -82,10 +96,10 @@ int64_t marginFrames(double sample_rate) {
 }
 
 int64_t latencyFrames(const Model& model, Profile profile, double sample_rate, int32_t max_block) {
-    const int64_t engine = engineFrames(model.latencies[static_cast<size_t>(profile)], sample_rate);
-    const bool live = profile != Profile::kOffline;
-    const auto compute = static_cast<int64_t>(std::ceil((live ? kComputeSeconds : 0) * sample_rate));
-    return engine + compute + (live ? max_block : 0) + marginFrames(sample_rate);
+    const auto index = static_cast<size_t>(profile);
+    const int64_t engine = engineFrames(model.latencies[index], sample_rate);
+    const auto compute = static_cast<int64_t>(std::ceil(model.compute[index] * sample_rate));
+    return engine + compute + (profile != Profile::kOffline ? max_block : 0) + marginFrames(sample_rate);
 }
 
 }  // namespace stemplug

@@ -27,16 +27,25 @@ struct Model {
     // The stems that the worker sends, and the stem that is the input less all of these.
     std::vector<size_t> rows;  // the bus of each
     size_t residual = kOther;
-    // The engine's latency in frames, by Profile and sample rate.
+    // The engine's latency in frames, by Profile and sample rate; none where the model has no such profile.
     std::array<std::map<double, int64_t>, 4> latencies;
+    // Seconds that computing a window may take, by Profile.
+    std::array<double, 4> compute;
+
+    bool has(Profile profile) const { return !latencies[static_cast<size_t>(profile)].empty(); }
 };
 
 struct Catalogue {
     std::string python;
-    std::vector<Model> models;  // the default one first
+    std::vector<Model> models;
+    std::array<std::string, 2> defaults;  // the name of the model that is the default live, and offline
 
     // Never throws: what cannot be read is left out.
     static Catalogue read(const std::filesystem::path& file);
+
+    // The model that a choice from the list (see `modelNames`) means for a profile: that one where it has the profile,
+    // else the profile's default. Null where there is none.
+    const Model* find(size_t choice, Profile profile) const;
 };
 
 // Latency in frames: the engine's, the margin, and in real time what computing a window may take and one block, since

@@ -140,10 +140,7 @@ ParamValue PLUGIN_API Plugin::getParamNormalized(ParamID parameter) {
 }
 
 const Model* Plugin::model() const {
-    const auto& models = catalogue_.models;
-    if (models.empty()) return nullptr;
-    const size_t choice = values_.choice(id::kModel, models.size() + 1);
-    return &models[choice ? choice - 1 : 0];
+    return catalogue_.find(values_.choice(id::kModel, catalogue_.models.size() + 1), profile());
 }
 
 Profile Plugin::profile() const {
@@ -229,8 +226,9 @@ tresult PLUGIN_API Plugin::getState(IBStream* stream) {
             saved[name] = values_.get(parameter);
     });
     // A model that is not installed here stays in the state as long as no other is chosen.
-    if (const Model* chosen = model(); chosen && (values_.get(id::kModel) > 0 || !state.contains("model")))
-        state["model"] = {{"name", values_.get(id::kModel) > 0 ? chosen->name : "default"}, {"sha256", chosen->sha256}};
+    const size_t choice = values_.choice(id::kModel, catalogue_.models.size() + 1);
+    if (const Model* used = model(); used && (choice > 0 || !state.contains("model")))
+        state["model"] = {{"name", modelNames(catalogue_)[choice]}, {"sha256", used->sha256}};
     std::string text = state.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
     int32 written = 0;
     const tresult result = stream->write(text.data(), static_cast<int32>(text.size()), &written);

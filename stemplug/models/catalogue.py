@@ -12,7 +12,7 @@ from stemplug.files import read_regular
 from stemplug.models.manifest import FILE_NAME, Manifest, ModelFile, read_manifest
 
 DEFAULT_MODEL = "stemplug-4s"
-DEFAULT_LIVE_MODEL = "spleeter-2stems"
+DEFAULT_LIVE_MODEL = "stemplug-live"
 ENVIRONMENT = "STEMPLUG_MODELS"
 
 

@@ -12,6 +12,7 @@ array that it takes the one to remember, under its name and ``_next``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -67,9 +68,8 @@ class CausalRunner:
         self.provider: str = self._session.get_providers()[0]
         self._silence = self._check_ends()
         fft, hop = settings.fft, settings.stft_hop
-        self.geometry = Geometry(
-            hop=profile.frames * hop, fade=hop, left=fft - 2 * hop, right=0, cycle=-(-settings.period // profile.frames)
-        )
+        cycle = math.lcm(settings.period, profile.frames) // profile.frames
+        self.geometry = Geometry(hop=profile.frames * hop, fade=hop, left=fft - 2 * hop, right=0, cycle=cycle)
         rise, fall = np.hanning(2 * (fft - hop) + 1)[: fft - hop], np.hanning(2 * hop + 1)[hop:-1]
         window = np.sqrt(np.concatenate([rise, fall]))
         window *= np.linalg.norm(np.hanning(fft + 1)) / np.linalg.norm(window)  # as loud as a Hann window

@@ -108,8 +108,8 @@ def stems_at(song_at: Callable[..., Audio]) -> Callable[..., dict[str, Audio]]:
 
     @functools.cache
     def at(rate: int, seconds: float = 12.0, profile: str = "offline") -> dict[str, Audio]:
-        stems = Separator("spleeter-2stems", profile, threads=2).separate(song_at(rate, seconds), rate)
-        return {"Vocals": stems["vocals"], "Other": stems["accompaniment"]}
+        stems = Separator(profile=profile, threads=2).separate(song_at(rate, seconds), rate)
+        return {name.capitalize(): stem for name, stem in stems.items()}
 
     return at
 

@@ -102,7 +102,7 @@ def side_by_side(bundle: str, audio: Audio, rate: int, rounds: int) -> Result:
     """How long the plugin and the Separator take for the same song, in turn."""
     from stemplug import Separator
 
-    plugin, separator = load(bundle), Separator("spleeter-2stems")
+    plugin, separator = load(bundle), Separator()
     seconds: dict[str, list[float]] = {"plugin": [], "separator": []}
     for _ in range(rounds + 1):
         start = time.perf_counter()

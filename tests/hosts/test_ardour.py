@@ -28,7 +28,7 @@ def test_with_strict_io_a_bounce_is_the_song(hosts: Hosts, song_at: SongAt, rate
     song = song_at(rate)
     result = hosts.run("ardour", "bounce", audio=song, rate=rate, strict=True, buses={}, heard=["Master"])
     assert result["outputs"] == 2
-    assert 0.1 * rate <= result["latency"] <= 0.25 * rate
+    assert 0.03 * rate <= result["latency"] <= 0.1 * rate
     assert result["Master"].shape == song.shape
     assert peak(result["Master"] - song) <= 1e-6
 
@@ -36,13 +36,13 @@ def test_with_strict_io_a_bounce_is_the_song(hosts: Hosts, song_at: SongAt, rate
 def test_stems_on_buses_of_their_own_bounce_to_the_live_stems(hosts: Hosts, song_at: SongAt) -> None:
     rate = 48000
     song = song_at(rate)
-    buses = {"Mix": 1, "Vocals": 3, "Drums": 5, "Other": 13}
-    heard = ["Mix", "Vocals", "Vocals+Drums+Other", "Drums"]
+    buses = {"Mix": 1, "Vocals": 3, "Drums": 5, "Bass": 7, "Guitar": 9, "Other": 13}
+    heard = ["Mix", "Vocals", "Vocals+Drums+Bass+Other", "Guitar"]
     result = hosts.run("ardour", "bounce", 240, audio=song, rate=rate, strict=False, buses=buses, heard=heard)
     assert result["outputs"] == 14
     assert peak(result["Mix"] - song) <= 1e-6
-    assert peak(result["Vocals+Drums+Other"] - song) <= 1e-6
-    assert not result["Drums"].any()
+    assert peak(result["Vocals+Drums+Bass+Other"] - song) <= 1e-6
+    assert not result["Guitar"].any()
     # Ardour tells the plugin the time at which its output is heard, from which windows are counted.
     separator = Separator(profile="live", threads=2)
     lead = -result["latency"] % separator.stream(rate).period_samples

@@ -29,12 +29,12 @@ def play(
     seconds = song.shape[1] / rate
     result = hosts.run("minihost", "play", seconds + 60, audio=song, rate=rate, block=block, runtime=str(hosts.runtime))
     latency, frames = int(result["latency"]), result["output"].shape[1]
-    assert 0.1 * rate <= latency <= 0.25 * rate
+    assert 0.03 * rate <= latency <= 0.06 * rate
     delayed = np.concatenate([np.zeros((2, latency), np.float32), song], axis=1)[:, :frames]
     bus = by_bus(result["output"])
     assert peak(bus["Mix"] - delayed) <= 1e-6
     assert peak(sum(bus[name] for name in BUSES[1:]) - delayed) <= 1e-6
-    assert not any(bus[name].any() for name in ("Drums", "Bass", "Guitar", "Piano"))
+    assert not any(bus[name].any() for name in ("Guitar", "Piano"))
 
     status = list(result["status"])
     assert "ready" in status
@@ -43,7 +43,7 @@ def play(
     caught_up = ready + rate // block  # for a second after its start the worker may still be behind
     late = len(status) - caught_up - status[caught_up:].count("ready")
     if strict and not late:
-        settled = ready * block + 3 * rate  # the network's context is full of song by then
+        settled = ready * block + 4 * rate  # what the network remembers is all song by then
         live = stems["Vocals"][:, settled - latency : frames - latency]
         assert below_db(bus["Vocals"][:, settled:] - live, live) >= 60
     return late, float(result["others"])
@@ -82,8 +82,7 @@ def test_offline_every_bus_carries_its_stem(
     assert (result["latency"] > 10 * rate) == (profile == "offline")
     bus = by_bus(result["output"])
     assert peak(bus["Mix"] - song) <= 1e-6
-    assert peak(bus["Vocals"] - stems["Vocals"]) <= 1e-5
-    assert peak(bus["Other"] - stems["Other"]) <= 1e-5
+    assert all(peak(bus[name] - stem) <= 1e-5 for name, stem in stems.items())
     assert result["status"] == "ready"
 
 

@@ -111,6 +111,7 @@ def test_where_all_is_one_stem_the_mixture_comes_back(tmp_path: Path, song: Audi
 def test_windows_of_any_length_give_the_same_stems(small: Path, tmp_path: Path, song: Audio, frames: int) -> None:
     other = write_model(tmp_path / "other", graph(), CAUSAL.replace("frames = 8", f"frames = {frames}"))
     audio = song[:, 50_000:90_000]
+    assert Separator(other).stream(RATE).period_samples == 64 * np.lcm(4, frames)
     assert same(Separator(other).separate(audio, RATE), Separator(small).separate(audio, RATE), 1e-6)
 
 

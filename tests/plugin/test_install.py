@@ -13,6 +13,8 @@ import pytest
 from stemplug import PluginError, plugin
 from tests.plugin.conftest import Place
 
+EMBEDDED = ("spleeter-2stems", "stemplug-4s", "stemplug-live")
+
 
 def settings_of(bundle: Path) -> dict[str, object]:
     found = json.loads((bundle / plugin.SETTINGS).read_text())
@@ -24,7 +26,8 @@ def test_the_path_is_a_bundle_that_knows_this_interpreter_and_its_models(bundle:
     assert (bundle / "Contents").is_dir() and bundle.name == "StemPlug.vst3"
     settings = settings_of(bundle)
     assert settings["python"] == sys.executable
-    assert [model["name"] for model in settings["models"]] == ["spleeter-2stems"]  # type: ignore[attr-defined]
+    assert [model["name"] for model in settings["models"]] == sorted(EMBEDDED)  # type: ignore[attr-defined]
+    assert settings["defaults"] == {"live": "stemplug-live", "offline": "stemplug-4s"}
 
 
 def test_asking_again_writes_nothing(bundle: Path) -> None:

@@ -31,20 +31,22 @@ HELLO = {"type": "hello", "protocol": 1, "client": "plugin"}
 class Client:
     """The plugin's side of cpp_shim/PROTOCOL.md, in Python."""
 
-    def __init__(self, place: Place, channels: int = 2, capacity: int = 1 << 18, **request: object) -> None:
-        self.channels, self.capacity = channels, capacity
+    def __init__(
+        self, place: Place, channels: int = 2, capacity: int = 1 << 18, stems: int = 1, **request: object
+    ) -> None:
+        self.channels, self.capacity, rows = channels, capacity, stems * channels
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.connection.settimeout(20)
         self.connection.connect(str(place.socket))
         self.reader = FrameReader()
         self.memory = os.memfd_create("test", os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.memory, HEADER_BYTES + 4 * channels * capacity * 2)
+        os.ftruncate(self.memory, HEADER_BYTES + 4 * (channels + rows) * capacity)
         fcntl.fcntl(self.memory, 1033, 1 | 2 | 4)
-        os.pwrite(self.memory, struct.pack("<4I2Q", MAGIC, VERSION, channels, channels, capacity, capacity), 0)
+        os.pwrite(self.memory, struct.pack("<4I2Q", MAGIC, VERSION, channels, rows, capacity, capacity), 0)
         self.put(96, -1)
         self.request = {
             "type": "open", "model": MODEL, "sha256": "", "profile": "live", "latency": "balanced",
-            "sample_rate": float(RATE), "channels": channels, "rows": channels, "latency_frames": 1 << 24,
+            "sample_rate": float(RATE), "channels": channels, "rows": rows, "latency_frames": 1 << 24,
             "input_capacity": capacity, "output_capacity": capacity, "name": "test", **request,
         }  # fmt: skip
 
@@ -224,30 +226,37 @@ def test_a_client_that_errs_loses_its_connection_and_nobody_else_does(place: Pla
     good.close()
 
 
-def test_a_live_stream_gives_what_python_gives(place: Place, song: Audio) -> None:
+MODELS = pytest.mark.parametrize(("model", "stems"), [("spleeter-2stems", 1), ("stemplug-live", 3)])
+
+
+@MODELS
+def test_a_live_stream_gives_what_python_gives(place: Place, song: Audio, model: str, stems: int) -> None:
     place.start_worker()
-    client = Client(place)
-    assert client.open() == {"type": "opened", "latency_frames": Separator(profile="live").stream(RATE).latency_samples}
+    client = Client(place, stems=stems, model=model)
+    assert client.open() == {"type": "opened", "latency_frames": Separator(model, "live").stream(RATE).latency_samples}
     client.begin()
     for at in range(0, 2 * RATE, 1000):
         client.write(song[:, at : at + 1000])
         if at < 10_000:  # the silence at the song's start may be taken piece by piece, or together with sound
             wait_until(lambda: client.get(144) == client.get(64), 10, "the worker to take it")
     frames = 2 * RATE - 8192
-    stream = Separator(profile="live").stream(RATE)
+    stream = Separator(model, "live").stream(RATE)
     expected = stream.push(song[:, : 2 * RATE])["vocals"]
     np.testing.assert_allclose(client.stems(frames), expected[:, :frames], atol=1e-6)
     client.close()
 
 
+@MODELS
 @pytest.mark.parametrize("silence", [0, 3000])
-def test_live_windows_are_counted_from_the_hosts_time(place: Place, song: Audio, silence: int) -> None:
+def test_live_windows_are_counted_from_the_hosts_time(
+    place: Place, song: Audio, silence: int, model: str, stems: int
+) -> None:
     """However long silence came in before, a passage gives the stems that it gives in the song's own time."""
     place.start_worker()
-    client = Client(place)
+    client = Client(place, stems=stems, model=model)
     client.open()
     began, length, host = RATE, RATE, 3 * RATE + 123
-    stream = Separator(profile="live").stream(RATE)
+    stream = Separator(model, "live").stream(RATE)
     lead = (host - silence) % stream.period_samples
     audio = np.concatenate([np.zeros((2, silence), np.float32), song[:, began : began + length]], axis=1)
     os.pwrite(client.memory, struct.pack("<2qI", silence, host, 1), MARK_OFFSET)
