@@ -92,7 +92,7 @@ class Separator:
         self.lanes = 1 if live else min(self.threads, MAX_LANES)
         options = RunnerOptions(profile, self.latency, self.threads - self.lanes + 1, device)
         self.runner = load_runner(self._folder, options)
-        if self.runner.geometry.cycle:  # a window waits for the one before
+        if self.runner.geometry.remembers:  # a window waits for the one before
             self.lanes = 1
         self.profile = profile
         self._scratch = Scratch()

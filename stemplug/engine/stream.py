@@ -93,8 +93,9 @@ class StemStream:
             geometry, self._level.look_ahead, manifest.sample_rate, self.sample_rate, live
         )
         hop = Fraction(geometry.hop * self.sample_rate, manifest.sample_rate)
-        self.hop_samples, self.period_samples = math.ceil(hop), (hop * max(1, geometry.cycle)).numerator
-        self._geometry, self._windows, self._manifest = geometry, runner.begin(), manifest
+        self.hop_samples, self.period_samples, self._period_windows = math.ceil(hop), hop.numerator, hop.denominator
+        self._geometry, self._runner, self._manifest = geometry, runner, manifest
+        self._windows = runner.begin()
         self._executor, self._lanes, self._scratch = executor, lanes, scratch
         self._live, self._watch = live, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
@@ -103,6 +104,16 @@ class StemStream:
         self._pushed = 0
         self._flushed = False
         self._failure: BaseException | None = None
+
+    def begin_after(self, silence: int) -> int:
+        """Count windows as if ``silence`` frames of it had been pushed, whole periods of them; before the first push.
+
+        Returns how many of those frames are still to be pushed, less than `period_samples`. Then a passage is cut into
+        the windows, and is treated as, it would be in a song that begins where the silence does.
+        """
+        periods, rest = divmod(silence, self.period_samples)
+        self._windows = self._runner.begin(periods * self._period_windows)
+        return rest
 
     def push(self, block: object) -> Stems:
         """Take a block, floats ``(channels, frames)`` of any length; return the stems that are ready (maybe 0 frames).
@@ -259,9 +270,9 @@ class StemStream:
         geometry = self._geometry
         start, stop = self._covered - geometry.left, self._covered + hop + geometry.fade + geometry.right
         self._input.pad(max(0, stop - self._input.end))
-        if self._model_sounds.sound_end(self._covered, stop) > self._covered:
+        if geometry.remembers or self._model_sounds.sound_end(self._covered, stop) > self._covered:
             pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
-            before = self._last_work if geometry.cycle else None
+            before = self._last_work if geometry.remembers else None
             work = self._last_work = self._executor.submit(self._run, pieces, gains, start, stop, before)
         else:
             work = Future()

@@ -12,7 +12,6 @@ array that it takes the one to remember, under its name and ``_next``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -33,7 +32,10 @@ _MOST_MEMORY = 1 << 26
 
 
 class _Settings(BaseModel):
-    """``[settings]``: the transform, and after how many frames the network treats frames alike."""
+    """``[settings]``: the transform, after how many frames the network treats them alike, and how many it remembers.
+
+    That is, once it heard ``memory`` frames of silence, it computes the same whatever was before.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,6 +43,7 @@ class _Settings(BaseModel):
     stft_hop: Annotated[int, Field(ge=16)]
     bins: Annotated[int, Field(ge=16)]
     period: Annotated[int, Field(ge=1, le=4096)]
+    memory: Annotated[int, Field(ge=1, le=1 << 16)]
 
     @model_validator(mode="after")
     def _consistent(self) -> _Settings:
@@ -68,8 +71,8 @@ class CausalRunner:
         self.provider: str = self._session.get_providers()[0]
         self._silence = self._check_ends()
         fft, hop = settings.fft, settings.stft_hop
-        cycle = math.lcm(settings.period, profile.frames) // profile.frames
-        self.geometry = Geometry(hop=profile.frames * hop, fade=hop, left=fft - 2 * hop, right=0, cycle=cycle)
+        self.geometry = Geometry(hop=profile.frames * hop, fade=hop, left=fft - 2 * hop, right=0, remembers=True)
+        self._frames = profile.frames
         rise, fall = np.hanning(2 * (fft - hop) + 1)[: fft - hop], np.hanning(2 * hop + 1)[hop:-1]
         window = np.sqrt(np.concatenate([rise, fall]))
         window *= np.linalg.norm(np.hanning(fft + 1)) / np.linalg.norm(window)  # as loud as a Hann window
@@ -78,9 +81,9 @@ class CausalRunner:
         self._ramp = fade_in(hop)
         self.infer_once()
 
-    def begin(self) -> Memory:
+    def begin(self, first: int = 0) -> Memory:
         """See `stemplug.models.Runner`."""
-        return Memory(self)
+        return Memory(self, first * self._frames % self._settings.period, self._settings.memory)
 
     def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
         """See `stemplug.models.Runner`: the first window of a stream."""
@@ -107,16 +110,19 @@ class CausalRunner:
         found: Array = masks.reshape(len(self._masked), self._channels, -1)
         return found
 
+    def frames(self, window: int) -> int:
+        """How many frames of the transform a window of so many samples has."""
+        return (window - self._settings.fft) // self._settings.stft_hop + 1
+
     def separate(
         self, mixture: Array, stems: Sequence[str], out: Array, first: int, memory: dict[str, Array], watch: Stopwatch
-    ) -> int:
-        """A window (channels, frames) into ``out`` (stems, channels, frames); returns how many frames it transformed.
+    ) -> None:
+        """A window (channels, samples) into ``out`` (stems, channels, samples), of which the rest stays as it is.
 
-        The first of them is the ``first``-th of the stream. What is left of ``out`` stays as it is.
+        Its first frame is the ``first``-th of the stream.
         """
         fft, hop, left = self._settings.fft, self._settings.stft_hop, self.geometry.left
-        frames: int = (mixture.shape[1] - fft) // hop + 1
-        for number in range(frames):
+        for number in range(self.frames(mixture.shape[1])):
             at = number * hop
             with watch("stft"):
                 spectrum: Spectrum = np.fft.rfft(mixture[:, at : at + fft] * self._window).astype(np.complex64)
@@ -128,7 +134,6 @@ class CausalRunner:
                 end = out[..., left + at : left + at + 2 * hop]
                 end[..., :hop] += (audio[..., :hop] - end[..., :hop]) * (self._ramp if number else 1)
                 end[..., hop:] = audio[..., hop:]
-        return frames
 
     def _sound(self, masks: Array, spectrum: Spectrum, stems: Sequence[str]) -> Array:
         """The last two hops of a frame's stems (stems, channels, 2 * hop), as loud as the mixture throughout."""
@@ -163,20 +168,28 @@ class CausalRunner:
 
 
 class Memory:
-    """Separates the windows of one stream, which must come in order: see `stemplug.models.Runner.begin`."""
+    """Separates the windows of one stream, which must come in order: see `stemplug.models.Runner.begin`.
 
-    def __init__(self, runner: CausalRunner) -> None:
-        self._runner = runner
+    Silence is heard only as long as something from before it is remembered; after that it would change nothing.
+    """
+
+    def __init__(self, runner: CausalRunner, first: int, memory: int) -> None:
+        self._runner, self._memory = runner, memory
         self._remembered: list[dict[str, Array]] = []
-        self._frame = 0
+        self._frame = first
+        self._silent = memory  # frames since anything sounded
 
     def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
         """See `stemplug.models.Runner`."""
         batch, channels, window = mixtures.shape
         self._remembered = self._remembered or [self._runner.remember_nothing() for _ in range(batch)]
         out = np.zeros((batch, len(stems), channels, window), np.float32)
-        for mixture, target, memory in zip(mixtures, out, self._remembered, strict=True):
-            frames = self._runner.separate(mixture, stems, target, self._frame, memory, watch)
+        sounds = mixtures.any()
+        if sounds or self._silent < self._memory:
+            for mixture, target, memory in zip(mixtures, out, self._remembered, strict=True):
+                self._runner.separate(mixture, stems, target, self._frame, memory, watch)
+        frames = self._runner.frames(window)
+        self._silent = 0 if sounds else self._silent + frames
         self._frame += frames
         return out
 

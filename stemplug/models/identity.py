@@ -28,7 +28,7 @@ class IdentityRunner:
             gains = np.array([self._gains[stem] for stem in stems], np.float32)
             return mixtures[:, np.newaxis] * gains[:, np.newaxis, np.newaxis]
 
-    def begin(self) -> IdentityRunner:
+    def begin(self, first: int = 0) -> IdentityRunner:
         """See `stemplug.models.Runner`: windows do not depend on each other."""
         return self
 

@@ -35,8 +35,7 @@ class Geometry:
     frames are context and thrown away; over ``fade`` frames neighbouring windows are cross-faded. Towards the end of a
     song a window's hop may be shorter, by whole steps; step 0 says that it may not.
 
-    Where ``cycle`` is not 0, the network remembers the windows before: they must come in order, and it treats windows
-    alike that are so many apart.
+    Where it ``remembers``, the network has the windows before in mind: they must come in order, silent ones too.
     """
 
     hop: int
@@ -44,19 +43,14 @@ class Geometry:
     left: int
     right: int
     step: int = 0
-    cycle: int = 0
+    remembers: bool = False
 
     def __post_init__(self) -> None:
         steps = self.hop % self.step == 0 and self.fade <= self.step if self.step else True
-        if (
-            self.hop < 1
-            or min(self.fade, self.left, self.right, self.step, self.cycle) < 0
-            or self.fade > self.hop
-            or not steps
-        ):
+        if self.hop < 1 or min(self.fade, self.left, self.right, self.step) < 0 or self.fade > self.hop or not steps:
             raise ValueError(
-                f"{self}: expected hop >= 1, left, right, step, cycle >= 0, 0 <= fade <= hop, hop a whole number of "
-                "steps, fade at most a step."
+                f"{self}: expected hop >= 1, left, right, step >= 0, 0 <= fade <= hop, hop a whole number of steps, "
+                "fade at most a step."
             )
 
     @property
@@ -105,8 +99,11 @@ class Runner(Windows, Protocol):
     geometry: Geometry
     provider: str
 
-    def begin(self) -> Windows:
-        """What separates the windows of one stream; where the network remembers them, in order and one at a time."""
+    def begin(self, first: int = 0) -> Windows:
+        """What separates the windows of one stream; where the network remembers them, in order and one at a time.
+
+        It may treat windows unlike by their number; ``first`` is that of the first one.
+        """
         ...
 
     def infer_once(self) -> None:

@@ -92,7 +92,7 @@ class _Runner:
             self._separate(mixture, stems, target, watch)
         return out
 
-    def begin(self) -> Self:
+    def begin(self, first: int = 0) -> Self:
         """See `stemplug.models.Runner`: windows do not depend on each other."""
         return self
 

@@ -150,9 +150,8 @@ class Instance(Closing):
             return False
         before = [mark for mark in self._marks if mark.frame <= self._taken + sounding[0]]
         ahead = before[-1].host - before[-1].frame if before else 0  # of the frames that are counted here
-        period = self._stream.period_samples
-        if period < _LONGEST_LEAD_SECONDS * self._rate:
-            self._dropping = (self._taken + ahead) % period
+        if self._stream.period_samples < _LONGEST_LEAD_SECONDS * self._rate:
+            self._dropping = self._stream.begin_after(self._taken + ahead)
             self._stream.feed(np.zeros((self._channels, self._dropping), np.float32))
         self._marks.clear()
         return True

@@ -15,6 +15,7 @@ from onnx import TensorProto, checker, helper
 from stemplug import Separator, Stems
 from stemplug.audio import Audio
 from stemplug.errors import ModelError
+from stemplug.timing import Stopwatch
 from tests.conftest import RATE
 from tests.models.test_bad_models import refused, write_model
 
@@ -39,6 +40,7 @@ fft = 256
 stft_hop = 64
 bins = 64
 period = 4
+memory = 64
 
 [profiles.offline]
 frames = 8
@@ -111,14 +113,14 @@ def test_where_all_is_one_stem_the_mixture_comes_back(tmp_path: Path, song: Audi
 def test_windows_of_any_length_give_the_same_stems(small: Path, tmp_path: Path, song: Audio, frames: int) -> None:
     other = write_model(tmp_path / "other", graph(), CAUSAL.replace("frames = 8", f"frames = {frames}"))
     audio = song[:, 50_000:90_000]
-    assert Separator(other).stream(RATE).period_samples == 64 * np.lcm(4, frames)
+    assert Separator(other).stream(RATE).period_samples == 64 * frames
     assert same(Separator(other).separate(audio, RATE), Separator(small).separate(audio, RATE), 1e-6)
 
 
 def test_stems_come_two_hops_late_and_no_later(small: Path) -> None:
     stream = Separator(small, "live", latency="low").stream(RATE)
     assert stream.latency_samples == 2 * 64 - 1 + 63  # and what silence is counted in
-    assert stream.period_samples == 4 * 64
+    assert stream.period_samples == 64
 
 
 def test_streams_remember_each_for_itself(small: Path, song: Audio) -> None:
@@ -153,6 +155,40 @@ def test_windows_wait_for_those_before_however_many_threads_there_are(small: Pat
         stream.end()
         assert np.array_equal(stream.collect()["vocals"], expected)
     assert len(begun) > 4
+
+
+@pytest.mark.parametrize(("rate", "silence"), [(44_100, 16_384 * 5 + 7), (48_000, 12_345_678), (96_000, -100_001)])
+def test_a_stream_that_begins_after_silence_gives_what_it_would_have_given(
+    song: Audio, rate: int, silence: int
+) -> None:
+    """At no cost: of a host's time there may be hours. The deepest level hears every 32nd frame."""
+    separator = Separator("stemplug-live", "live")
+    audio = song[:, 40_000:100_000]
+    whole, part = separator.stream(rate), separator.stream(rate)
+    before = silence % (32 * whole.period_samples)  # after which all is alike
+    rest = part.begin_after(silence)
+    assert rest < part.period_samples
+    found = part.push(np.pad(audio, ((0, 0), (rest, 0))))["drums"][:, rest:]
+    expected = whole.push(np.pad(audio, ((0, 0), (before, 0))))["drums"][:, before:]
+    frames = min(found.shape[1], expected.shape[1])
+    assert frames > 50_000
+    np.testing.assert_allclose(found[:, :frames], expected[:, :frames], atol=1e-6)
+
+
+def test_silence_is_heard_as_long_as_anything_is_remembered() -> None:
+    runner, rng, watch = Separator("stemplug-live", "live").runner, np.random.default_rng(0), Stopwatch()
+    histories, sound = rng.normal(0, 0.1, (2, 40, 1, 2, 4096)), rng.normal(0, 0.1, (40, 1, 2, 4096))
+    masks, runs = runner.masks, []  # type: ignore[attr-defined]
+    runner.masks = lambda *arguments: runs.append(1) or masks(*arguments)  # type: ignore[attr-defined]
+    results = []
+    for history in histories.astype(np.float32):
+        windows = runner.begin()
+        runs.clear()
+        for window in [*history, *np.zeros((352, 1, 2, 4096), np.float32)]:
+            windows(window, ["drums"], watch)
+        assert len(runs) == 40 + 288
+        results.append([windows(window, ["drums"], watch) for window in sound.astype(np.float32)])
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
 
 
 @given(cut=st.integers(1, 29_999), gap=st.integers(0, 5000))
@@ -204,6 +240,8 @@ def test_a_graph_of_another_kind_is_refused(tmp_path: Path, case: str) -> None:
         ("bins = 64", "bins = 4000", "do not fit"),
         ("period = 4", "period = 0", "period"),
         ("period = 4\n", "", "period"),
+        ("memory = 64\n", "", "memory"),
+        ("memory = 64", "memory = 0", "memory"),
         ("period = 4", "period = 4\nstride = 1", "stride"),
         ("frames = 8", "frames = 0", "frames"),
         ("frames = 8", "hop = 8", "hop"),

@@ -257,7 +257,7 @@ def test_live_windows_are_counted_from_the_hosts_time(
     client.open()
     began, length, host = RATE, RATE, 3 * RATE + 123
     stream = Separator(model, "live").stream(RATE)
-    lead = (host - silence) % stream.period_samples
+    lead = stream.begin_after(host - silence)
     audio = np.concatenate([np.zeros((2, silence), np.float32), song[:, began : began + length]], axis=1)
     os.pwrite(client.memory, struct.pack("<2qI", silence, host, 1), MARK_OFFSET)
     client.put(80, 1)
