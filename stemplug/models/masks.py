@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeVar
@@ -16,7 +15,7 @@ from stemplug.models.catalogue import ModelFolder
 from stemplug.models.manifest import Manifest
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
-from stemplug.models.sessions import check_ends, failed, give_back_memory, open_session
+from stemplug.models.sessions import check_ends, failed, open_session
 
 FIRST = "first"
 """The file of another model, in a manifest's list, whose masks the model works on."""
@@ -111,35 +110,25 @@ class Graph:
         inputs = {"magnitude": 4, "trim": 1} | ({"spectrum": 5} if self._phases else {})
         check_ends(self._session, self._name, inputs, {"mask": 4})
         self._check(settings.stride, settings.bins)
-        silence = self._inputs(*_silence(self._shape[1], settings.stride, settings.bins), (False, False))
-        weakref.finalize(self, give_back_memory, self._session, silence).atexit = False
 
     def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
         """See `Network`."""
+        inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
+        if self._phases:
+            low = np.ascontiguousarray(spectrum[..., : self._phases]).view(np.float32)
+            inputs["spectrum"] = low.reshape(1, *low.shape[:2], self._phases, 2)
         try:
-            masks: Array = self._session.run(["mask"], self._inputs(magnitude, spectrum, context))[0]
+            masks: Array = self._session.run(["mask"], inputs)[0]
             return masks.reshape(*self._shape, -1, masks.shape[-1])
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise failed(self._name, error) from None
 
-    def _inputs(self, magnitude: Array, spectrum: Spectrum, context: Context) -> dict[str, NDArray[Any]]:
-        """What the session is given."""
-        inputs: dict[str, NDArray[Any]] = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
-        if self._phases:
-            low = np.ascontiguousarray(spectrum[..., : self._phases]).view(np.float32)
-            inputs["spectrum"] = low.reshape(1, *low.shape[:2], self._phases, 2)
-        return inputs
-
     def _check(self, frames: int, bins: int) -> None:
         """Are the masks those that the manifest promises?"""
-        masks = self(*_silence(self._shape[1], frames, bins), (False, False))
+        silence = np.zeros((self._shape[1], frames, bins), np.float32)
+        masks = self(silence, silence.astype(np.complex64), (False, False))
         if masks.dtype != np.float32 or masks.shape != (*self._shape, frames, bins):
             raise ModelError(f"{self._name}: the graph's masks do not fit the manifest. Reinstall the model.")
-
-
-def _silence(channels: int, frames: int, bins: int) -> tuple[Array, Spectrum]:
-    shape = channels, frames, bins
-    return np.zeros(shape, np.float32), np.zeros(shape, np.complex64)
 
 
 class Cascade:

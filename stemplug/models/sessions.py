@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,33 +27,6 @@ def available_devices() -> list[str]:
 
     built = onnxruntime.get_available_providers()
     return [device for device, provider in PROVIDERS.items() if provider in built]
-
-
-@cache
-def _share_memory() -> None:
-    """Give all sessions of the process one pool of memory for what they compute.
-
-    Networks that run in turn then work in the same memory, which is less, and still in the processor's caches: with two
-    of them in a row, a sixth less of memory and of time. The pool grows by what is asked for (strategy 1).
-    """
-    import onnxruntime
-
-    kind = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    growth = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    with suppress(Exception):  # another part of the program, or another thread, has made one: that will do
-        onnxruntime.create_and_register_allocator(kind, onnxruntime.OrtArenaCfg(growth))
-
-
-def give_back_memory(session: onnxruntime.InferenceSession, inputs: dict[str, Any]) -> None:
-    """Run a session once more, on little, and then let the pool give back what nobody uses."""
-    import onnxruntime
-
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    with suppress(Exception):  # onnxruntime's exceptions share no base but Exception; nobody waits for the outcome
-        session.run(None, inputs, options)
 
 
 def open_session(
@@ -91,9 +62,7 @@ def open_session(
             f"Device '{device}' was asked for, but this ONNX Runtime offers only {', '.join(devices)}. "
             "Install the matching onnxruntime package, or use --device auto."
         )
-    _share_memory()
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # no faster with windows of several lengths, and a third more memory
     options.log_severity_level = 4  # errors come as exceptions; nothing is printed behind the caller's back

@@ -44,32 +44,6 @@ def test_a_longer_song_takes_no_more_memory(tmp_path: Path) -> None:
     assert long - short < 100
 
 
-# Resident memory in MB with a model loaded, when it has run, and when it is gone.
-GONE = """
-import gc, resource
-from pathlib import Path
-import numpy as np
-from stemplug import Separator
-def now(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-separator = Separator("stemplug-4s", threads=2)
-loaded = now()
-separator.separate(np.random.default_rng(0).normal(0, 0.1, (2, 60 * 44100)).astype(np.float32), 44100)
-ran = now()
-del separator
-gc.collect()
-print(loaded, ran, now())
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_a_separator_that_is_gone_leaves_no_memory_behind() -> None:
-    done = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    loaded, ran, gone = map(float, done.stdout.split())
-    assert ran > loaded + 500, "what is to be given back is not much"
-    assert gone < loaded + 250
-
-
 RENDERS = """
 import resource, sys
 from pathlib import Path
