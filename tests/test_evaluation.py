@@ -28,6 +28,13 @@ def evaluate() -> ModuleType:
     return module
 
 
+def test_vocals_of_an_instrumental_are_told_as_loud_as_they_are(evaluate: ModuleType) -> None:
+    song = np.ones((2, 100), np.float32)
+    assert evaluate.leak({"drums": song}, {"vocals": song / 10})["leak"] == pytest.approx(-20, abs=0.01)
+    assert not evaluate.leak({"drums": song, "vocals": song}, {"vocals": song})
+    assert not evaluate.leak({"drums": song}, {"drums": song})
+
+
 @pytest.mark.eval
 def test_no_song_is_worse_than_with_the_original_spleeter(
     evaluation: Path, spleeter: Separator, evaluate: ModuleType

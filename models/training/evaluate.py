@@ -5,7 +5,8 @@
 
 SET is a folder of songs, each a folder of FLAC stems at 44.1 kHz, such as the project's evaluation set; the mixture is
 their sum. Prints SDR in dB over the whole clip and both channels, 10 log10(sum ref^2 / sum (ref - est)^2), of each stem
-against the truth, where the residual stem is compared with all that no other stem is named for.
+against the truth, where the residual stem is compared with all that no other stem is named for. Of a song that has no
+vocals it tells how loud they come out nevertheless, in dB against the mixture ("leak").
 
 ``--below`` also tells which share of the error's energy lies below a frequency.
 
@@ -56,6 +57,14 @@ def references(true: dict[str, Audio], estimates: dict[str, Audio], residual: st
 def score(true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, float]:
     """SDR by stem."""
     return {name: sdr(stem, estimates[name]) for name, stem in references(true, estimates, residual).items()}
+
+
+def leak(true: dict[str, Audio], estimates: dict[str, Audio]) -> dict[str, float]:
+    """How loud vocals come out, in dB against the mixture, where there are none to find."""
+    if "vocals" in true or "vocals" not in estimates:
+        return {}
+    power = [np.square(audio, dtype=np.float64).sum() + 1e-12 for audio in (estimates["vocals"], sum(true.values()))]
+    return {"leak": float(10 * np.log10(power[0] / power[1]))}
 
 
 def errors_below(hertz: float, true: dict[str, Audio], estimates: dict[str, Audio], residual: str) -> dict[str, float]:
@@ -113,7 +122,7 @@ def main() -> None:
     for name, true in songs(args.set):
         mixture = np.sum(list(true.values()), axis=0)
         stems = separator.separate(mixture, RATE)
-        row = score(true, dict(stems), separator.manifest.residual)
+        row = score(true, dict(stems), separator.manifest.residual) | leak(true, dict(stems))
         row["sum error"] = float(np.abs(stems.sum() - mixture).max())
         if args.below:
             row |= errors_below(args.below, true, dict(stems), separator.manifest.residual)

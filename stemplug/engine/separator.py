@@ -86,7 +86,7 @@ class Separator:
         self.watch = Stopwatch()
         self._folder = find_model(model, live=live)
         self.manifest = self._folder.manifest
-        # Windows do not depend on each other: a lane a window scales better than several threads in one window.
+        # Windows can be at work side by side: a lane a window scales better than several threads in one window.
         # Calls share the session's pool, to which each lane adds its own thread.
         # Live, a window is wanted before the next has come.
         self.lanes = 1 if live else min(self.threads, MAX_LANES)

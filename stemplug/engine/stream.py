@@ -15,7 +15,7 @@ from stemplug.audio import Audio, Resampler, Timeline, as_audio, check_rate, res
 from stemplug.engine.level import CELL, LevelFollower, envelope
 from stemplug.engine.stems import Stems
 from stemplug.errors import AudioError, OptionError
-from stemplug.models import Geometry, Manifest, Runner, fade_in
+from stemplug.models import Geometry, Handover, Manifest, Runner, fade_in
 from stemplug.models.scratch import Scratch
 from stemplug.timing import Stopwatch
 
@@ -226,6 +226,8 @@ class StemStream:
         self._tail = np.zeros((rows, fade), np.float32)
         self._ramp = fade_in(fade)
         self._last_work: Future[Audio] | None = None
+        self._last_handover: Handover | None = None  # with the window before, unless that is silent
+        self._last_hop = 0
         self._channels = channels
 
     def _take(self, audio: Audio, last: bool) -> None:
@@ -273,18 +275,22 @@ class StemStream:
         if geometry.remembers or self._model_sounds.sound_end(self._covered, stop) > self._covered:
             pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
             before = self._last_work if geometry.remembers else None
-            work = self._last_work = self._executor.submit(self._run, pieces, gains, start, stop, before)
+            handover = self._last_handover = Handover(self._last_handover, self._last_hop)
+            work = self._last_work = self._executor.submit(self._run, pieces, gains, start, stop, before, handover)
+            work.add_done_callback(handover.close)  # so that, were it cancelled, no window waits for what it hands on
         else:
-            work = Future()
+            work, self._last_handover = Future(), None
             work.set_result(np.zeros((self._tail.shape[0], hop + geometry.fade), np.float32))
         self._pending.append(work)
-        self._started += 1
+        self._started, self._last_hop = self._started + 1, hop
         self._covered += hop
         self._input.forget(self._covered - geometry.left)
         self._model_sounds.forget(self._covered)
         self._level.forget(self._covered - geometry.left)
 
-    def _run(self, pieces: list[Audio], gains: Audio, start: int, stop: int, before: Future[Audio] | None) -> Audio:
+    def _run(
+        self, pieces: list[Audio], gains: Audio, start: int, stop: int, before: Future[Audio] | None, handover: Handover
+    ) -> Audio:
         """Pieces of (channels, frames) at the model's rate to (stems * channels, hop + fade). On a lane's thread.
 
         Where the network remembers, the window ``before`` must be done; it has begun, since lanes begin in order.
@@ -299,7 +305,7 @@ class StemStream:
         batch = window.reshape(-1, 1, frames)
         if channels == 2:  # a mono song is a stereo song with equal channels
             batch = np.broadcast_to(batch.swapaxes(0, 1), (1, 2, frames))
-        stems = self._windows(batch, self._estimated, self._watch)
+        stems = self._windows(batch, self._estimated, self._watch, handover)
         inner = slice(geometry.left, frames - geometry.right)
         audio = np.divide(stems[..., inner], gain[inner], out=stems[..., inner])
         if channels == 2 and len(window) == 1:

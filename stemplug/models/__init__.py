@@ -1,6 +1,7 @@
 """Models: manifests, the catalogue, one runner a family. Mixture windows in, stem windows out."""
 
 from stemplug.models.catalogue import DEFAULT_MODEL, ModelFolder, find_model, list_models, search_path
+from stemplug.models.handover import Handover
 from stemplug.models.manifest import LIVE, Manifest, ModelFile, read_manifest
 from stemplug.models.runner import FAMILIES, Geometry, Runner, Windows, fade_in, load_runner
 
@@ -9,6 +10,7 @@ __all__ = [
     "FAMILIES",
     "LIVE",
     "Geometry",
+    "Handover",
     "Manifest",
     "ModelFile",
     "ModelFolder",

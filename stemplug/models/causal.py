@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.handover import Handover
 from stemplug.models.masks import Array, Spectrum, masked_stems, validated
 from stemplug.models.runner import Geometry, RunnerOptions, fade_in, profile_settings
 from stemplug.models.sessions import failed, open_session
@@ -85,7 +86,9 @@ class CausalRunner:
         """See `stemplug.models.Runner`."""
         return Memory(self, first * self._frames % self._settings.period, self._settings.memory)
 
-    def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
+    def __call__(
+        self, mixtures: Array, stems: Sequence[str], watch: Stopwatch, handover: Handover | None = None
+    ) -> Array:
         """See `stemplug.models.Runner`: the first window of a stream."""
         return self.begin()(mixtures, stems, watch)
 
@@ -179,7 +182,9 @@ class Memory:
         self._frame = first
         self._silent = memory  # frames since anything sounded
 
-    def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
+    def __call__(
+        self, mixtures: Array, stems: Sequence[str], watch: Stopwatch, handover: Handover | None = None
+    ) -> Array:
         """See `stemplug.models.Runner`."""
         batch, channels, window = mixtures.shape
         self._remembered = self._remembered or [self._runner.remember_nothing() for _ in range(batch)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.handover import Handover
 from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.timing import Stopwatch
 
@@ -22,7 +23,9 @@ class IdentityRunner:
         self.geometry = geometry
         self._gains = gains
 
-    def __call__(self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch) -> NDArray[np.float32]:
+    def __call__(
+        self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch, handover: Handover | None = None
+    ) -> NDArray[np.float32]:
         """See `stemplug.models.Runner`."""
         with watch("inference"):
             gains = np.array([self._gains[stem] for stem in stems], np.float32)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.handover import Handover
 from stemplug.models.manifest import Manifest
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
@@ -80,10 +81,13 @@ class Network(Protocol):
     provider: str
     trim: Margins
 
-    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
+    def __call__(
+        self, magnitude: Array, spectrum: Spectrum, context: Context, handover: Handover | None = None
+    ) -> Array:
         """(channels, frames, bins) to masks (masked stems, channels, frames, bins), the thread's until its next call.
 
-        Frames are a multiple of the network's stride; ``spectrum`` has at least the bins of ``magnitude``.
+        Frames are a multiple of the network's stride; ``spectrum`` has at least the bins of ``magnitude``. By a
+        ``handover`` two networks in a row are spared what they found in the window before; its frames are those given.
         """
         ...
 
@@ -111,7 +115,9 @@ class Graph:
         check_ends(self._session, self._name, inputs, {"mask": 4})
         self._check(settings.stride, settings.bins)
 
-    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
+    def __call__(
+        self, magnitude: Array, spectrum: Spectrum, context: Context, handover: Handover | None = None
+    ) -> Array:
         """See `Network`."""
         inputs = {"magnitude": magnitude[np.newaxis], "trim": np.array(context, np.int64)}
         if self._phases:
@@ -139,18 +145,17 @@ class Cascade:
     """
 
     def __init__(self, first: Graph, second: Graph, stride: int, phases: int) -> None:
-        self._first, self._second, self._phases = first, second, phases
+        self._first, self._second, self._stride, self._phases = first, second, stride, phases
         self._cut = -(-first.trim[0] // stride) * stride, -(-first.trim[1] // stride) * stride
         self.trim = self._cut[0] + second.trim[0], self._cut[1] + second.trim[1]
         self.provider = second.provider
         self._scratch = Scratch()
 
-    def __call__(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
+    def __call__(
+        self, magnitude: Array, spectrum: Spectrum, context: Context, handover: Handover | None = None
+    ) -> Array:
         """See `Network`."""
-        trim = self._first.trim
-        taken = _within(
-            self._first(magnitude, spectrum, context), (self._cut[0] - trim[0], self._cut[1] - trim[1]), context
-        )
+        taken = self._taken(magnitude, spectrum, context, handover)
         share: Array = self._scratch("share", taken.shape[1:], np.float32)
         np.subtract(1, taken[0], out=share)
         for mask in taken[1:]:
@@ -164,6 +169,29 @@ class Cascade:
         masks[: len(taken)] = taken
         np.multiply(divided, share, out=masks[len(taken) :])
         return masks
+
+    def _taken(self, magnitude: Array, spectrum: Spectrum, context: Context, handover: Handover | None) -> Array:
+        """The masks of the first network, of the frames that the second gets."""
+        trim, (left, right) = self._first.trim, self._cut
+        end = magnitude.shape[1] - right * context[1]
+        # Up to here the masks are those of the window before. Its last frames, and the first that are found here, lack
+        # a little context: so its masks must go on for half a stride behind the seam, and those found here begin as
+        # much before it.
+        seam = 0
+        half = self._stride // 2
+        if handover and context[0]:
+            start, stop = handover.promised()
+            seam = stop - half if start <= left < stop - self._stride < end - self._stride else 0
+        if handover and context[1]:
+            handover.promise(left * context[0], end)
+        known = max(0, seam - half - left)  # frames
+        found = self._first(magnitude[:, known:], spectrum[:, known:], context)
+        found = _within(found, (left - trim[0], right - trim[1]), context)
+        if handover and seam:
+            found = np.concatenate([handover.known(left, seam), found[:, :, half:]], axis=2)
+        if handover and context[1]:
+            handover.hand_on(found)
+        return found
 
 
 def open_network(folder: ModelFolder, settings: Settings, options: RunnerOptions) -> Network:

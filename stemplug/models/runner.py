@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stemplug.errors import ModelError, unknown
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.handover import Handover
 from stemplug.models.manifest import LIVE, Manifest
 from stemplug.timing import Stopwatch
 
@@ -73,7 +74,9 @@ def fade_in(frames: int) -> NDArray[np.float32]:
 class Windows(Protocol):
     """What separates windows of the mixture."""
 
-    def __call__(self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch) -> NDArray[np.float32]:
+    def __call__(
+        self, mixtures: NDArray[np.float32], stems: Sequence[str], watch: Stopwatch, handover: Handover | None = None
+    ) -> NDArray[np.float32]:
         """Separate windows.
 
         Parameters
@@ -85,6 +88,8 @@ class Windows(Protocol):
             Names of the stems to compute, some or all of the manifest's.
         watch:
             Counts the time of the stages "stft", "inference" and "istft".
+        handover:
+            By it windows may spare each other work; the stems are the same within what windows differ from one whole.
 
         Returns
         -------

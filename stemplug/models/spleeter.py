@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
+from stemplug.models.handover import Handover
 from stemplug.models.manifest import LIVE, Manifest
 from stemplug.models.masks import (
     FIRST,
@@ -84,23 +85,29 @@ class _Runner:
         self._scratch = Scratch()
         self.provider = network.provider
 
-    def __call__(self, mixtures: Array, stems: Sequence[str], watch: Stopwatch) -> Array:
+    def __call__(
+        self, mixtures: Array, stems: Sequence[str], watch: Stopwatch, handover: Handover | None = None
+    ) -> Array:
         """See `stemplug.models.Runner`."""
         batch, channels, window = mixtures.shape
         out = np.zeros((batch, len(stems), channels, window), np.float32)
         for mixture, target in zip(mixtures, out, strict=True):
-            self._separate(mixture, stems, target, watch)
+            self._separate(mixture, stems, target, watch, handover if batch == 1 else None)
         return out
 
     def begin(self, first: int = 0) -> Self:
         """See `stemplug.models.Runner`: windows do not depend on each other."""
         return self
 
-    def network(self, magnitude: Array, spectrum: Spectrum, context: Context) -> Array:
+    def network(
+        self, magnitude: Array, spectrum: Spectrum, context: Context, handover: Handover | None = None
+    ) -> Array:
         """Run the network: see `Network`."""
-        return self._network(magnitude, spectrum, context)
+        return self._network(magnitude, spectrum, context, handover)
 
-    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
+    def _separate(
+        self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch, handover: Handover | None
+    ) -> None:
         """(channels, window) into silent ``out``, (stems, channels, window); the context stays silent."""
         raise NotImplementedError
 
@@ -143,14 +150,16 @@ class SpleeterRunner(_Runner):
         silence = np.zeros((self._channels, self._profile.frames, self._settings.bins), np.float32)
         self.network(silence, silence.astype(np.complex64), (False, False))
 
-    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
+    def _separate(
+        self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch, handover: Handover | None
+    ) -> None:
         fft, hop = self._settings.fft, self._settings.stft_hop
         frames = (mixture.shape[1] - fft) // hop + 1
         inner = slice(self._profile.left, frames - self._profile.right)
         with watch("stft"):
             magnitude, spectrum = self._analyze(mixture)
         with watch("inference"):
-            masks = self._masks(magnitude, spectrum, inner)
+            masks = self._masks(magnitude, spectrum, inner, handover if self.geometry.step else None)
         with watch("istft"):
             covered = out[..., inner.start * hop : (inner.stop - 1) * hop + fft]
             self._synthesize(masks, spectrum[:, inner], stems, covered)
@@ -168,7 +177,7 @@ class SpleeterRunner(_Runner):
                 np.abs(found[:, : settings.bins], out=magnitude[channel, block])
         return magnitude, spectrum
 
-    def _masks(self, magnitude: Array, spectrum: Spectrum, inner: slice) -> Array:
+    def _masks(self, magnitude: Array, spectrum: Spectrum, inner: slice, handover: Handover | None) -> Array:
         """Masks of the inner frames of a window, (masked stems, channels, frames, bins)."""
         frames, bins, stride = magnitude.shape[1], magnitude.shape[2], self._settings.stride
         count = inner.stop - inner.start
@@ -183,7 +192,9 @@ class SpleeterRunner(_Runner):
         if stop - start < frames:
             kept = self._scratch("kept", (len(magnitude), stop - start, bins), np.float32)
             kept[:], magnitude = magnitude[:, start:stop], kept
-        found = self.network(magnitude, spectrum[:, start:stop], context)
+        if handover:
+            handover.count(self._settings.stft_hop, start)
+        found = self.network(magnitude, spectrum[:, start:stop], context, handover)
         begin = start + context[0] * self._network.trim[0] - inner.start
         end = begin + found.shape[2]
         if begin > 0 or end < count:
@@ -247,7 +258,9 @@ class LiveRunner(_Runner):
         silence = np.zeros((self._channels, self._profile.frames, self._profile.bins), np.float32)
         self.network(silence, _NO_PHASES, self._context)
 
-    def _separate(self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch) -> None:
+    def _separate(
+        self, mixture: Array, stems: Sequence[str], out: Array, watch: Stopwatch, handover: Handover | None
+    ) -> None:
         with watch("stft"):
             magnitude, spectrum = self._analyze(mixture)
         if not magnitude[:, self._first :].any():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from onnx import helper
 
 from stemplug import Separator, Stems
 from stemplug.audio import Audio
-from stemplug.engine import installed_models, model_info
+from stemplug.engine import installed_models, model_info, stream
 from stemplug.errors import ModelError
+from stemplug.models import Handover
+from stemplug.models.masks import Graph
 from tests.conftest import RATE
 from tests.contracts.test_separator import assert_consistent, decibels
 from tests.models.test_bad_models import LIVE, SPLEETER, network, refused, write_model
@@ -375,3 +379,37 @@ def test_windows_leave_no_seam(real: Path, song: Audio, tmp_path: Path) -> None:
     chunked, whole = (Separator(model, threads=1).separate(mixture, RATE) for model in (real, folder))
     for name, stem in whole.items():
         assert decibels(chunked[name] - stem, stem) <= -60
+
+
+def test_what_the_window_before_has_found_is_not_found_anew(
+    real: Path, song: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = np.tile(song[:, 30_000:], 5)[:, : 22 * RATE]
+    mixture[:, 8 * RATE : 14 * RATE] = 0  # a passage that begins anew
+    separator = Separator(real, threads=2)
+    first = separator.runner._network._first  # type: ignore[attr-defined]
+    heard: list[int] = []
+
+    def counted(magnitude: Audio, *rest: object) -> Audio:
+        heard.append(magnitude.shape[1])
+        return Graph.__call__(first, magnitude, *rest)
+
+    monkeypatch.setattr(separator.runner._network, "_first", Mock(side_effect=counted, trim=first.trim))
+    linked, frames = separator.separate(mixture, RATE), sum(heard)
+    heard.clear()
+    monkeypatch.setattr(stream, "Handover", lambda before, after: Handover(None, after))
+    alone = separator.separate(mixture, RATE)
+    assert len(heard) > 2 and frames < 0.9 * sum(heard), (frames, heard)
+    for name, stem in alone.items():
+        assert decibels(linked[name] - stem, stem) <= -100
+
+
+def test_a_stream_that_is_given_up_leaves_no_window_waiting(real: Path, song: Audio) -> None:
+    separator = Separator(real, threads=2)
+    for _ in range(3):
+        given_up = separator.stream(RATE)
+        given_up.feed(np.tile(song, 5)[:, : 30 * RATE])
+        given_up.cancel()
+    done = threading.Event()
+    separator._executor.submit(done.set)
+    assert done.wait(60)
