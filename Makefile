@@ -74,12 +74,16 @@ train: $(VENV)/train $(CHECKPOINTS)
 		--hours 11.4 --steps 4500 --every 300 --validation 144
 	$(BIN)/python models/training/export.py $(TRAINING)/unet/last.pt --refiner $(TRAINING)/refiner/last.pt
 
-# The model stemplug-live anew, in an hour and a half; its library has voices.
+# The model stemplug-live anew, in three hours; its library has voices, and then recordings that stemplug-4s has parted.
+LIVE_RENDER = $(BIN)/python models/training/render.py $(TRAINING)/library-live $(if $(MATERIAL),--material "$(MATERIAL)")
+LIVE_TRAIN = $(BIN)/python models/training/train_live.py $(TRAINING)/library-live $(CHECKPOINTS)/checkpoints/2stems
+LIVE_STEPS := --steps 3200 --every 200 --validation 24 --compile
 train-live: $(VENV)/train $(CHECKPOINTS)
-	$(BIN)/python models/training/render.py $(TRAINING)/library-live $(if $(MATERIAL),--material "$(MATERIAL)") --hours 12
-	$(BIN)/python models/training/train_live.py $(TRAINING)/library-live $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/live \
-		--steps 3200 --every 200 --validation 24 --compile
-	$(BIN)/python models/training/export_live.py $(TRAINING)/live/last.pt
+	$(LIVE_RENDER) --hours 12 --sources groove,mma,game,songs,synth,voices
+	$(LIVE_TRAIN) $(TRAINING)/live $(LIVE_STEPS)
+	$(LIVE_RENDER) --hours 4 --sources soundtracks
+	$(LIVE_TRAIN) $(TRAINING)/live-again $(LIVE_STEPS) --start $(TRAINING)/live/last.pt --rate 4e-4 --wait 0 --seed 1
+	$(BIN)/python models/training/export_live.py $(TRAINING)/live-again/last.pt
 
 # StemPlug.vst3 alone, in build/plugin; `pip install .` builds it into the package.
 plugin: setup

@@ -27,6 +27,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 REFERENCE_DB = -11.6  # of the loudest passage, as `stemplug.engine.level` plays songs to networks
 PASSAGE = 4096  # frames of a passage
 SILENT = 1e-4
+AS_THREE = np.float32(3**0.5)  # a song as it was recorded is as loud as three stems
 HUM = 0.45  # of a drum stem's time: where its low band sounds longer, it is taken for a bass, and left out
 
 
@@ -38,7 +39,9 @@ class Song:
     stems: dict[str, Path]
     frames: int
     recorded: frozenset[str] = frozenset()
-    """Which stems are recordings."""
+    """Which stems are recordings, or estimates of what they hold."""
+    separated: bool = False
+    """The stems are estimates: their sum is a recording."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Library:
     songs: list[Song]
     having: dict[str, list[Song]] = field(init=False)
     recorded: dict[str, list[Song]] = field(init=False)
+    separated: list[Song] = field(init=False)
 
     def __post_init__(self) -> None:
         having = {stem: [song for song in self.songs if stem in song.stems] for stem in STEMS}
         object.__setattr__(self, "having", having)
         recorded = {stem: [song for song in songs if stem in song.recorded] for stem, songs in having.items()}
         object.__setattr__(self, "recorded", recorded)
+        object.__setattr__(self, "separated", [song for song in self.songs if song.separated])
         lacking = [stem for stem in STEMS[:3] if not having[stem]]
         if lacking:
             raise SystemExit(f"the library has no {lacking[0]}: render more")
@@ -71,8 +76,9 @@ class Library:
                 del stems["drums"]
             if stems:
                 frames = min(soundfile.info(path).frames for path in stems.values())
-                recorded = frozenset(stem for stem in stems if about["stems"][stem]["sound"] == "recorded")
-                songs.append(Song(file.parent.name, stems, frames, recorded))
+                sounds = {stem: about["stems"][stem]["sound"] for stem in stems}
+                recorded = frozenset(stem for stem in stems if sounds[stem] in ("recorded", "separated"))
+                songs.append(Song(file.parent.name, stems, frames, recorded, "separated" in sounds.values()))
         return Library(songs)
 
 
@@ -89,6 +95,7 @@ class Chances:
     """How likely each thing is, and how far it goes."""
 
     coherent: float = 0.4  # all stems from one passage of one song
+    untouched: float = 0.0  # that song is a separated one, of which the sum is heard as it was recorded
     absent: tuple[float, ...] = (0.15, 0.12, 0.06, 0.35)  # a stem is silent
     second: tuple[float, ...] = (0.08, 0.03, 0.45, 0.1)  # a stem is the sum of two
     level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean
@@ -121,10 +128,13 @@ class Mixer:
         stems = np.zeros((len(STEMS), 2, self.frames), np.float32)
         speed = self._speed(rng)
         together = rng.random() < chances.coherent and self._passage(rng, speed)
+        untouched = together and together[0].separated
         for number, stem in enumerate(STEMS):
-            if together and stem in together[0].stems and rng.random() > 0.1:
-                song, start = together
-                audio = self._read(song, stem, start, speed)
+            if together and stem in together[0].stems and (untouched or rng.random() > 0.1):
+                audio = self._read(together[0], stem, together[1], speed)
+                if untouched:
+                    stems[number] = audio * AS_THREE
+                    continue
             elif rng.random() < chances.absent[number] or not self.library.having[stem]:
                 continue
             else:
@@ -140,7 +150,9 @@ class Mixer:
         return float(2 ** rng.uniform(slowest, fastest)) if rng.random() < self.chances.speed else 1.0
 
     def _passage(self, rng: Generator, speed: float) -> tuple[Song, int]:
-        song = self.library.songs[rng.integers(len(self.library.songs))]
+        untouched = self.chances.untouched and rng.random() < self.chances.untouched and self.library.separated
+        songs = untouched or self.library.songs
+        song = songs[rng.integers(len(songs))]
         return song, int(rng.integers(max(1, song.frames - round(self.frames * speed))))
 
     def _clip(self, stem: str, speed: float, rng: Generator) -> Audio:

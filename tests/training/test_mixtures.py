@@ -61,6 +61,22 @@ def test_mixtures_are_finite_and_at_or_below_the_reference_level(small_library: 
     assert max(levels) <= REFERENCE_DB + 0.01 and min(levels) < REFERENCE_DB - 1
 
 
+def test_a_parted_recording_is_heard_as_it_was_but_for_a_voice(write_song: WriteSong) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, (3, 2, FRAMES)).astype(np.float32).clip(-1, 1)
+    parts = dict(zip(STEMS, (hits(noise[0]), noise[1] / 4, noise[2] / 2), strict=False))
+    write_song("parted", parts, sound="separated")
+    library = Library.read(write_song("sung", {stem: noise[0] for stem in STEMS[1:]}), "train")
+    assert [song.name for song in library.separated] == ["parted"]
+    chances = Chances(**{**vars(NOTHING), "untouched": 1.0, "absent": (0, 0, 0, 0.5), "equalise": 1, "saturate": 1})
+    voices = 0
+    for index in range(8):
+        stems = Mixer(library, FRAMES, 3, chances)(index)
+        gains = [np.linalg.norm(stems[i]) / np.linalg.norm(parts[stem]) for i, stem in enumerate(parts)]
+        assert gains == pytest.approx([gains[0]] * 3, rel=1e-2)
+        voices += bool(stems[3].any())
+    assert 0 < voices < 8
+
+
 def test_silent_stems_stay_silent(write_song: WriteSong) -> None:
     silence = np.zeros((2, 3 * RATE), np.float32)
     noise = np.random.default_rng(0).normal(0, 0.1, silence.shape).astype(np.float32)

@@ -63,11 +63,12 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     small = (*small, "--wait", 1)
     run("train_live.py", library, checkpoints, live, *small, "--minutes", 0)
     assert "goes on after step 1" in run("train_live.py", library, checkpoints, live, *small)
+    run("train_live.py", library, checkpoints, tmp_path / "again", *small, "--start", live / "last.pt", "--seed", 1)
     model = tmp_path / "live-model"
     model.mkdir()
     manifest = (ROOT / "models" / "stemplug-live" / "manifest.toml").read_text()
     (model / "manifest.toml").write_text(manifest)
-    run("export_live.py", live / "last.pt", "--model", model)
+    run("export_live.py", tmp_path / "again" / "last.pt", "--model", model)
     assert sha256(model / "model.onnx") in (model / "manifest.toml").read_text()
     separates(model, library)
 

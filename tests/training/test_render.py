@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
+from zipfile import ZipFile
 
 import av
 import numpy as np
@@ -14,12 +17,12 @@ import soundfile
 
 pytest.importorskip("mido", reason="needs mido: the extra [train]")
 from library import kits  # noqa: E402
-from library.audio import RATE, fit  # noqa: E402
+from library.audio import RATE, Audio, fit  # noqa: E402
 from library.chords import MAJOR, MINOR, SHAPES, chord_loop  # noqa: E402
 from library.midi import Note, Part, fold, read_midi, write_midi  # noqa: E402
 from library.songs import PIECE, Job, Settings, Song, Stem, Studio, render  # noqa: E402
 from library.sounds import BANKS, DRUMS, VOICES, Sound  # noqa: E402
-from library.sources import SOURCES  # noqa: E402
+from library.sources import SOURCES, soundtracks  # noqa: E402
 from library.voices import world  # noqa: E402
 from render import interleave  # noqa: E402
 
@@ -33,7 +36,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
     monkeypatch.setattr(kits, "SONIC_PI", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for source in ("mma.STYLES", "game.GAMES", "recorded.FRETS"):
+    for source in ("mma.STYLES", "game.GAMES", "recorded.FRETS", "soundtracks.SHARE"):
         monkeypatch.setattr(f"library.sources.{source}", tmp_path)
     return Settings(tmp_path / "library", tmp_path / "nowhere", 1, False)
 
@@ -96,6 +99,57 @@ def test_long_songs_are_cut_and_faults_are_told(tmp_path: Path) -> None:
         assert soundfile.info(tmp_path / "songs" / name / "drums.flac").frames == (PIECE + 10) * RATE // 2
     silent = {"bass": stems["bass"]}
     assert render(Job("silent", 100, lambda studio: Song(silent)), settings) == (0, "silent: AssertionError: silent")
+
+
+@pytest.fixture
+def games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a game that has two minutes of music in a file, and another in an archive, and one of a few s."""
+    monkeypatch.setattr(soundtracks, "SHARE", tmp_path)
+    monkeypatch.setattr(soundtracks, "FOLDERS", [("one", "one", "GPL-2+"), ("two", "two/music.pk3", "CC0")])
+    for folder, name, seconds in (("one", "Long way.ogg", 120), ("one", "jingle.ogg", 5), ("two", "march.ogg", 50)):
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(seconds).normal(0, 0.1, (seconds * 8000, 1)).clip(-1, 1)
+        soundfile.write(path, noise * np.hanning(len(noise))[:, np.newaxis], 8000)
+    with ZipFile(tmp_path / "two" / "music.pk3", "w") as archive:
+        archive.write(tmp_path / "two" / "march.ogg", "sound/march.ogg")
+    return tmp_path
+
+
+def parted(audio: Audio, rate: int, vocals: float) -> dict[str, Audio]:
+    """What a teacher might say."""
+    shares = {"vocals": vocals, "drums": 0.3, "bass": 0.2, "other": 0.5 - vocals}
+    return {stem: np.float32(share) * audio for stem, share in shares.items()}
+
+
+def test_soundtracks_are_parted_and_stay_as_loud_as_they_were(
+    games: Path, bare: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soundtracks, "SHARE", games)
+    monkeypatch.setattr(soundtracks, "teacher", lambda: Mock(separate=partial(parted, vocals=0.1)))
+    jobs = {job.name: job for job in soundtracks.jobs(bare)}
+    assert {name: job.seconds for name, job in jobs.items()} == {
+        "soundtrack-one-long-way": soundtracks.LONGEST,
+        "soundtrack-two-march": 50,
+    }
+    for name, job in jobs.items():
+        seconds, fault = render(job, bare)
+        assert not fault and seconds == pytest.approx(job.seconds, abs=0.1)
+        folder = bare.library / "songs" / name
+        told = json.loads((folder / "song.json").read_text())
+        assert told["split"] == "train" and {stem["sound"] for stem in told["stems"].values()} == {"separated"}
+        stems = {stem: soundfile.read(folder / f"{stem}.flac")[0] for stem in ("drums", "bass", "other")}
+        assert not (folder / "vocals.flac").exists()
+        whole = np.linalg.norm(sum(stems.values()))
+        shares = {stem: np.linalg.norm(audio) / whole for stem, audio in stems.items()}
+        assert shares == pytest.approx({"drums": 0.3, "bass": 0.2, "other": 0.5}, abs=1e-2)
+
+
+def test_what_may_be_sung_is_no_soundtrack(games: Path, bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundtracks, "SHARE", games)
+    monkeypatch.setattr(soundtracks, "teacher", lambda: Mock(separate=partial(parted, vocals=0.45)))
+    seconds, fault = render(next(soundtracks.jobs(bare)), bare)
+    assert not seconds and "may be sung" in fault and not bare.library.exists()
 
 
 def test_midi_is_read_back(tmp_path: Path) -> None:

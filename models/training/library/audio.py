@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import soundfile
@@ -22,7 +22,7 @@ def one_of(items: Sequence[T], rng: Rng) -> T:
     return items[int(rng.integers(len(items)))]
 
 
-def read(path: Path, start: float = 0, seconds: float | None = None) -> Audio:
+def read(path: Path | BinaryIO, start: float = 0, seconds: float | None = None) -> Audio:
     """Read ``seconds`` (all) of a file from ``start``, at RATE."""
     with soundfile.SoundFile(path) as file:
         rate = file.samplerate

@@ -77,6 +77,8 @@ class Song:
 
     stems: dict[str, Stem]
     bpm: float | None = None
+    separated: bool = False
+    """The stems are estimates, whose sum alone is true: so they stay as loud as they are against each other."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +117,19 @@ def write(target: Path, song: Song, split: str, piece: slice) -> None:
     temporary = target.with_name(f".{target.name}")
     rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    whole = np.sum([stem.audio[:, piece] for stem in stems.values()], axis=0)
     for name, stem in stems.items():
-        soundfile.write(temporary / f"{name}.flac", finish(stem.audio[:, piece]).T, RATE, subtype="PCM_16")
+        audio = stem.audio[:, piece] * gain(whole if song.separated else stem.audio[:, piece])
+        soundfile.write(temporary / f"{name}.flac", audio.T, RATE, subtype="PCM_16")
     told = {name: {"source": s.source, "licence": s.licence, "sound": s.sound} for name, s in stems.items()}
     (temporary / "song.json").write_text(json.dumps({"split": split, "bpm": song.bpm, "stems": told}, indent=1))
     rmtree(target, ignore_errors=True)
     temporary.rename(target)
 
 
-def finish(audio: Audio) -> Audio:
-    """Scale so that the loudest 3 s have -20 dBFS RMS, or the peak -1 dBFS if that is less."""
+def gain(audio: Audio) -> np.float32:
+    """That with which the loudest 3 s have -20 dBFS RMS, or the peak -1 dBFS if that is less."""
     power = np.cumsum(np.pad((audio.astype(np.float64) ** 2).mean(axis=0), (1, 0)))
     window = min(3 * RATE, audio.shape[1])
     rms = np.sqrt((power[window:] - power[:-window]).max() / window)
-    return audio * min(0.1 / rms, 10 ** (-1 / 20) / float(np.abs(audio).max()))
+    return np.float32(min(0.1 / rms, 10 ** (-1 / 20) / float(np.abs(audio).max())))
