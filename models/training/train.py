@@ -145,6 +145,13 @@ class Run(ABC):
     def scores(self, network: nn.Module) -> Tensor:
         """SDR in dB of held-out clips, (clips, stems): always the same clips."""
 
+    def mixed(self, mixer: Mixer) -> Iterable[Tensor]:
+        """Batches that are made on the fly, by other processes."""
+        args = self.args
+        batches = Batches(mixer, args.batch, self.step, args.steps)
+        ahead = 4 if args.workers else None
+        return DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=ahead)
+
     def _resume(self) -> None:
         state = torch.load(self.folder / "last.pt", weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
@@ -226,11 +233,8 @@ class UnetRun(Run):
 
     def batches(self) -> Iterable[Tensor]:
         """See `Run`: stems (batch, 4, 2, samples)."""
-        args = self.args
-        mixer = Mixer(Library.read(args.library, "train"), samples(args.frames), args.seed)
-        batches = Batches(mixer, args.batch, self.step, args.steps)
-        ahead = 4 if args.workers else None
-        return DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=ahead)
+        mixer = Mixer(Library.read(self.args.library, "train"), samples(self.args.frames), self.args.seed)
+        return self.mixed(mixer)
 
     def loss(self, batch: Tensor) -> Tensor:
         """See `Run`."""
@@ -283,15 +287,21 @@ def options(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float
     parser.add_argument("--seed", type=int, default=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def unet_options(description: str, *, steps: int, batch: int, rate: float, frames: int) -> argparse.ArgumentParser:
+    """The options of runs that train a U-Net from Spleeter's weights on mixtures, with these defaults."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("library", type=Path)
     parser.add_argument("checkpoints", type=Path)
-    options(parser, steps=6000, batch=6, rate=6e-4, weight_decay=1e-4)
-    parser.add_argument("--frames", type=int, default=128, help="of the transform, a clip")
+    options(parser, steps, batch, rate, weight_decay=1e-4)
+    parser.add_argument("--frames", type=int, default=frames, help="of the transform, a clip")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
-    UnetRun(parser.parse_args()).train()
+    return parser
+
+
+def main() -> None:
+    description = (__doc__ or "").split("\n")[0]
+    UnetRun(unet_options(description, steps=6000, batch=6, rate=6e-4, frames=128).parse_args()).train()
 
 
 if __name__ == "__main__":

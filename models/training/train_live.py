@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from causal import CausalUnet, samples, spectra
 from import_spleeter import CHECKPOINTS, load
-from mixtures import STEMS, Batches, Chances, Library, Mixer
+from mixtures import STEMS, Chances, Library, Mixer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from train import HELD_OUT, Run, options, real_losses, real_parts, sdr, weighed
+from train import HELD_OUT, Run, real_losses, real_parts, sdr, unet_options, weighed
 
 LEAST = 1e-2  # see `train.losses`: where less counts, to hear no voice at all soon seems best, and stays so
 EVERY = 3  # frames: of so many one is judged. They overlap by 7/8, and full resolution is what costs most
@@ -63,14 +62,9 @@ class LiveRun(Run):
 
     def batches(self) -> Iterable[Tensor]:
         """See `Run`: stems (batch, 4, 2, samples)."""
-        args = self.args
-        library = Library.read(args.library, "train")
+        library = Library.read(self.args.library, "train")
         chances = WITH_RECORDINGS if library.separated else MIXTURES
-        mixer = Mixer(library, samples(args.frames), args.seed, chances)
-        batches = Batches(mixer, args.batch, self.step, args.steps)
-        return DataLoader(
-            batches, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None
-        )
+        return self.mixed(Mixer(library, samples(self.args.frames), self.args.seed, chances))
 
     def loss(self, batch: Tensor) -> Tensor:
         """See `Run`."""
@@ -94,15 +88,9 @@ class LiveRun(Run):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("library", type=Path)
-    parser.add_argument("checkpoints", type=Path)
-    options(parser, steps=3000, batch=4, rate=5e-4, weight_decay=1e-4)
+    parser = unet_options((__doc__ or "").split("\n")[0], steps=3000, batch=4, rate=5e-4, frames=384)
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="weights to start from, not Spleeter's")
-    parser.add_argument("--frames", type=int, default=384, help="of the transform, a clip")
     parser.add_argument("--wait", type=int, default=100, help="steps before all but the last layer learn")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
     LiveRun(parser.parse_args()).train()
 
 

@@ -22,7 +22,7 @@ def list_command(
         print(json.dumps([entry.as_dict() for entry in entries], indent=1))
         return
     for entry in entries:
-        default = "  (default)" if entry.default else ""
+        default = "  (default)" if entry.default else "  (default, live)" if entry.default_live else ""
         print(f"{entry.name}  {entry.version}  {', '.join(entry.stems)}  {entry.licence}  {entry.path}{default}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stemplug.models import DEFAULT_MODEL, ModelFolder, find_model, list_models
+from stemplug.models import DEFAULT_LIVE_MODEL, DEFAULT_MODEL, ModelFolder, find_model, list_models
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class ModelInfo:
     stems: tuple[str, ...]
     path: Path
     default: bool
+    default_live: bool
     manifest: dict[str, Any]
 
     def verify(self) -> None:
@@ -49,6 +50,7 @@ def _info(folder: ModelFolder) -> ModelInfo:
         stems=tuple(manifest.stems),
         path=folder.path,
         default=folder.path.name == manifest.name == DEFAULT_MODEL,
+        default_live=folder.path.name == manifest.name == DEFAULT_LIVE_MODEL,
         manifest=manifest.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
 

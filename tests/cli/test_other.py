@@ -40,6 +40,7 @@ def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture[
     names = [entry.name for entry in installed_models()]
     code, out, _ = run(capsys, "models", "list")
     assert code == 0 and len(out.splitlines()) == len(names) and out.count("(default)") == 1
+    assert out.count("(default, live)") == 1
     listed = json.loads(run(capsys, "models", "list", "--json")[1])
     assert [entry["name"] for entry in listed] == names
     default = next(entry for entry in listed if entry["default"])
