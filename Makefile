@@ -81,9 +81,9 @@ LIVE_STEPS := --steps 3200 --every 200 --validation 24 --compile
 train-live: $(VENV)/train $(CHECKPOINTS)
 	$(LIVE_RENDER) --hours 12 --sources groove,mma,game,songs,synth,voices
 	$(LIVE_TRAIN) $(TRAINING)/live $(LIVE_STEPS)
-	$(LIVE_RENDER) --hours 4 --sources soundtracks
+	$(LIVE_RENDER) --hours 3.83 --sources soundtracks
 	$(LIVE_TRAIN) $(TRAINING)/live-again $(LIVE_STEPS) --start $(TRAINING)/live/last.pt --rate 4e-4 --wait 0 --seed 1
-	$(BIN)/python models/training/export_live.py $(TRAINING)/live-again/last.pt
+	$(BIN)/python models/training/export_live.py $(TRAINING)/live/last.pt $(TRAINING)/live-again/last.pt
 
 # StemPlug.vst3 alone, in build/plugin; `pip install .` builds it into the package.
 plugin: setup

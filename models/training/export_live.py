@@ -1,6 +1,9 @@
 """Export a network that train_live.py trained as an ONNX graph that goes frame by frame.
 
-    python models/training/export_live.py CHECKPOINT [--model FOLDER]
+    python models/training/export_live.py CHECKPOINT... [--model FOLDER]
+
+Of several checkpoints, of runs that went on from one another, the mean of the weights (Wortsman et al., "Model soups",
+ICML 2022).
 
 The graph takes the magnitudes of one frame and what it remembers, and gives masks of all stems but the last, and what
 to remember. A level that halves the frame rate hears every second frame of the one before, so it is an `If` within that
@@ -28,9 +31,10 @@ COLUMNS = ({-1: 3, 0: 1}, {-1: 4, 0: 2, 1: 0})
 """Which offset in bins carries which tap of a transposed convolution, for even and odd outputs; see graph.TAPS."""
 
 
-def load(checkpoint: Path) -> CausalUnet:
-    """Read a checkpoint; nothing but tensors is unpickled."""
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["weights"]
+def load(*checkpoints: Path) -> CausalUnet:
+    """Read a checkpoint, or the mean of several; nothing but tensors is unpickled."""
+    read = [torch.load(path, map_location="cpu", weights_only=True)["weights"] for path in checkpoints]
+    weights = {name: torch.stack([one[name] for one in read]).mean(dim=0) for name in read[0]}
     network = CausalUnet(len(weights["masks.bias"]) // 2)
     network.load_state_dict(weights)
     return network.eval()
@@ -184,10 +188,10 @@ def parity(network: CausalUnet, model: onnx.ModelProto) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
     parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "stemplug-live")
     args = parser.parse_args()
-    network = load(args.checkpoint)
+    network = load(*args.checkpoints)
     exact, stored = build(network, np.float32), build(network, np.float16)
     errors = parity(network, exact), parity(network, stored)
     print(f"differs from PyTorch by {errors[0]:.0f} dB, as stored (fp16) by {errors[1]:.0f} dB")

@@ -64,8 +64,8 @@ class Library:
             raise SystemExit(f"the library has no {lacking[0]}: render more")
 
     @staticmethod
-    def read(folder: Path, split: str) -> Library:
-        """Read the songs of a split, ``train`` or ``valid``."""
+    def read(folder: Path, split: str, separated: bool = False) -> Library:
+        """Read the songs of a split, ``train`` or ``valid``; those that a model has parted if asked for."""
         songs = []
         for file in sorted(folder.glob("songs/*/song.json")):
             about = json.loads(file.read_text())
@@ -74,9 +74,9 @@ class Library:
             stems = {stem: next(file.parent.glob(f"{stem}.*")) for stem in about["stems"]}  # FLAC, or Ogg of a pack
             if "drums" in stems and hum(stems["drums"]) > HUM:
                 del stems["drums"]
-            if stems:
+            sounds = {stem: about["stems"][stem]["sound"] for stem in stems}
+            if stems and (separated or "separated" not in sounds.values()):
                 frames = min(soundfile.info(path).frames for path in stems.values())
-                sounds = {stem: about["stems"][stem]["sound"] for stem in stems}
                 recorded = frozenset(stem for stem in stems if sounds[stem] in ("recorded", "separated"))
                 songs.append(Song(file.parent.name, stems, frames, recorded, "separated" in sounds.values()))
         return Library(songs)
@@ -95,7 +95,8 @@ class Chances:
     """How likely each thing is, and how far it goes."""
 
     coherent: float = 0.4  # all stems from one passage of one song
-    untouched: float = 0.0  # that song is a separated one, of which the sum is heard as it was recorded
+    # That song is a separated one, heard as it was recorded; only what is left out for its hum may be another's.
+    untouched: float = 0.0
     absent: tuple[float, ...] = (0.15, 0.12, 0.06, 0.35)  # a stem is silent
     second: tuple[float, ...] = (0.08, 0.03, 0.45, 0.1)  # a stem is the sum of two
     level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean

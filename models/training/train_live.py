@@ -62,8 +62,9 @@ class LiveRun(Run):
 
     def batches(self) -> Iterable[Tensor]:
         """See `Run`: stems (batch, 4, 2, samples)."""
-        library = Library.read(self.args.library, "train")
-        chances = WITH_RECORDINGS if library.separated else MIXTURES
+        goes_on = self.args.start is not None
+        library = Library.read(self.args.library, "train", separated=goes_on)
+        chances = WITH_RECORDINGS if goes_on else MIXTURES
         return self.mixed(Mixer(library, samples(self.args.frames), self.args.seed, chances))
 
     def loss(self, batch: Tensor) -> Tensor:
@@ -89,7 +90,9 @@ class LiveRun(Run):
 
 def main() -> None:
     parser = unet_options((__doc__ or "").split("\n")[0], steps=3000, batch=4, rate=5e-4, frames=384)
-    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="weights to start from, not Spleeter's")
+    parser.add_argument(
+        "--start", type=Path, metavar="CHECKPOINT", help="weights to go on from, with what a model has parted as well"
+    )
     parser.add_argument("--wait", type=int, default=100, help="steps before all but the last layer learn")
     LiveRun(parser.parse_args()).train()
 

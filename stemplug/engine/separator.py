@@ -112,7 +112,7 @@ class Separator:
         """Open a stream at ``sample_rate`` Hz. It belongs to one thread; any number may be open.
 
         Without ``residual`` that stem is left to the caller, who has the mixture. ``executor`` runs the windows in
-        place of the separator's lanes.
+        place of the separator's lanes, and must begin them in order.
         """
         return StemStream(
             self.runner,

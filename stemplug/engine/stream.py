@@ -275,9 +275,10 @@ class StemStream:
         if geometry.remembers or self._model_sounds.sound_end(self._covered, stop) > self._covered:
             pieces, gains = self._input.views(start, stop), self._level.gains(start, stop)
             before = self._last_work if geometry.remembers else None
-            handover = self._last_handover = Handover(self._last_handover, self._last_hop)
+            handover = Handover(self._last_handover, self._last_hop)
             work = self._last_work = self._executor.submit(self._run, pieces, gains, start, stop, before, handover)
             work.add_done_callback(handover.close)  # so that, were it cancelled, no window waits for what it hands on
+            self._last_handover = handover
         else:
             work, self._last_handover = Future(), None
             work.set_result(np.zeros((self._tail.shape[0], hop + geometry.fade), np.float32))

@@ -41,11 +41,17 @@ class Handover:
         """Give the next window the masks (..., frames, bins) that were promised."""
         self._masks.set_result(masks)
 
-    def close(self, _: object = None) -> None:
-        """The window has ended, or will not begin: no more than is known by now is handed on."""
+    def refuse(self) -> None:
+        """Tell that no more than is known by now will be handed on."""
         self._span.cancel()
         self._masks.cancel()
-        self._before = None  # a chain of them would hold on to the masks of a whole song
+
+    def close(self, _: object = None) -> None:
+        """The window has ended, or will not begin: nobody waits for it, and it needs the one before no more."""
+        self.refuse()
+        before, self._before = self._before, None  # else a chain of them would hold on to the masks of a whole song
+        if before:
+            before._masks = Future()
 
     def promised(self) -> tuple[int, int]:
         """The frames of which there will be masks from the window before, from the first to before the last; or 0, 0.

@@ -174,21 +174,19 @@ class Cascade:
         """The masks of the first network, of the frames that the second gets."""
         trim, (left, right) = self._first.trim, self._cut
         end = magnitude.shape[1] - right * context[1]
-        # Up to here the masks are those of the window before. Its last frames, and the first that are found here, lack
-        # a little context: so its masks must go on for half a stride behind the seam, and those found here begin as
-        # much before it.
-        seam = 0
-        half = self._stride // 2
-        if handover and context[0]:
-            start, stop = handover.promised()
-            seam = stop - half if start <= left < stop - self._stride < end - self._stride else 0
-        if handover and context[1]:
+        if handover and context[1]:  # before it waits for another
             handover.promise(left * context[0], end)
-        known = max(0, seam - half - left)  # frames
+        elif handover:
+            handover.refuse()
+        start, stop = handover.promised() if handover and context[0] else (0, 0)
+        # So many frames need not be heard, as masks come from the window before. Its last ones, and the first that are
+        # found here, lack a little context: so they overlap by a stride, and the seam lies in its middle.
+        known = stop - self._stride - left if start <= left < stop - self._stride < end - self._stride else 0
         found = self._first(magnitude[:, known:], spectrum[:, known:], context)
         found = _within(found, (left - trim[0], right - trim[1]), context)
-        if handover and seam:
-            found = np.concatenate([handover.known(left, seam), found[:, :, half:]], axis=2)
+        if handover and known:
+            half = self._stride // 2
+            found = np.concatenate([handover.known(left, left + known + half), found[:, :, half:]], axis=2)
         if handover and context[1]:
             handover.hand_on(found)
         return found

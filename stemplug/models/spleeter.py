@@ -183,6 +183,8 @@ class SpleeterRunner(_Runner):
         count = inner.stop - inner.start
         sounding = np.flatnonzero(magnitude.any(axis=(0, 2)))
         if not len(sounding) or sounding[-1] < inner.start or sounding[0] >= inner.stop:
+            if handover:
+                handover.refuse()
             return np.zeros((len(self._masked), self._channels, count, bins), np.float32)
         # The first frame with sound holds only the end of the transform's window, so it may be cut off as well.
         start = min(int(sounding[0]) + 1, inner.stop - 1) // stride * stride

@@ -133,7 +133,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(small_library: Path, checkpoints
     def options(run: str, minutes: float = np.inf) -> argparse.Namespace:
         values = {"steps": 2, "minutes": minutes, "batch": 1, "rate": 1e-3, "weight_decay": 1e-2, "warm_up": 1}
         values |= {"decay": 0.9, "every": 1, "validation": 1, "device": "cpu", "seed": 3, "frames": PERIOD}
-        values |= {"workers": 0, "compile": False, "wait": 1}
+        values |= {"workers": 0, "compile": False, "wait": 1, "start": None}
         return argparse.Namespace(library=small_library, checkpoints=checkpoints, run=tmp_path / run, **values)
 
     train_live.LiveRun(options("whole")).train()

@@ -68,7 +68,7 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     model.mkdir()
     manifest = (ROOT / "models" / "stemplug-live" / "manifest.toml").read_text()
     (model / "manifest.toml").write_text(manifest)
-    run("export_live.py", tmp_path / "again" / "last.pt", "--model", model)
+    run("export_live.py", live / "last.pt", tmp_path / "again" / "last.pt", "--model", model)
     assert sha256(model / "model.onnx") in (model / "manifest.toml").read_text()
     separates(model, library)
 

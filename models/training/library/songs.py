@@ -127,9 +127,9 @@ def write(target: Path, song: Song, split: str, piece: slice) -> None:
     temporary.rename(target)
 
 
-def gain(audio: Audio) -> np.float32:
+def gain(audio: Audio) -> np.float64:
     """That with which the loudest 3 s have -20 dBFS RMS, or the peak -1 dBFS if that is less."""
     power = np.cumsum(np.pad((audio.astype(np.float64) ** 2).mean(axis=0), (1, 0)))
     window = min(3 * RATE, audio.shape[1])
     rms = np.sqrt((power[window:] - power[:-window]).max() / window)
-    return np.float32(min(0.1 / rms, 10 ** (-1 / 20) / float(np.abs(audio).max())))
+    return np.float64(min(0.1 / rms, 10 ** (-1 / 20) / float(np.abs(audio).max())))

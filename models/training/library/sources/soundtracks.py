@@ -34,7 +34,6 @@ FOLDERS = [
     ("supertux", "games/supertux2/music", "GPL-2+"),
     ("supertuxkart", "games/supertuxkart/data/music", "CC BY-SA 3.0, GPL-2+"),
     ("ufoai", "games/ufoai/base/0music.pk3", "GPL-2+, CC BY-SA 3.0"),
-    ("warzone2100", "games/warzone2100/music", "GPL-2+"),
     ("xmoto", "games/xmoto/Textures/Musics", "GPL-2+"),
 ]
 SHORTEST, LONGEST = 40.0, 75.0  # seconds; the middle of what is longer
@@ -44,14 +43,25 @@ SUNG = 0.3  # of the energy: what has more that sounds like a voice may well hav
 def jobs(settings: Settings) -> Iterator[Job]:
     """Every piece once, in a mixed order."""
     found = [piece for folder in FOLDERS if settings.permit(folder[2]) for piece in pieces(*folder)]
+    made = set()
     for index in np.random.default_rng(settings.seed).permutation(len(found)):
         name, file, inside, licence = found[index]
-        with opened(file, inside) as audio:
-            seconds = soundfile.info(audio).duration
-        if seconds > SHORTEST:
+        seconds = duration(file, inside)
+        if seconds > SHORTEST and name not in made:
+            made.add(name)
             start = max(0.0, (seconds - LONGEST) / 2)
             make_it = partial(make, name=name, file=file, inside=inside, licence=licence, start=start)
             yield Job(name, min(seconds, LONGEST), make_it, "train")  # of no piece are the true stems known
+
+
+def duration(file: Path, inside: str) -> float:
+    """Seconds of a piece; 0 of what cannot be read."""
+    try:
+        with opened(file, inside) as audio:
+            return float(soundfile.info(audio).duration)
+    except (OSError, soundfile.LibsndfileError) as error:
+        print(f"{file} {inside}: {error}", flush=True)
+        return 0.0
 
 
 def pieces(game: str, place: str, licence: str) -> Iterator[tuple[str, Path, str, str]]:
