@@ -95,8 +95,6 @@ class Chances:
     """How likely each thing is, and how far it goes."""
 
     coherent: float = 0.4  # all stems from one passage of one song
-    # That song is a separated one, heard as it was recorded; only what is left out for its hum may be another's.
-    untouched: float = 0.0
     absent: tuple[float, ...] = (0.15, 0.12, 0.06, 0.35)  # a stem is silent
     second: tuple[float, ...] = (0.08, 0.03, 0.45, 0.1)  # a stem is the sum of two
     level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean
@@ -112,6 +110,8 @@ class Chances:
     width: float = 0.4
     bus: float = 0.4
     recorded: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # a clip is of a recording; else of any song
+    # All stems are from a song that was parted, as it was recorded; only what is left out for its hum may be another's.
+    untouched: float = 0.0
     quieter_db: float = 5.0  # than the reference level: scale of the half-normal distribution
 
 

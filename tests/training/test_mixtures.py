@@ -65,7 +65,7 @@ def test_a_parted_recording_is_heard_as_it_was_but_for_a_voice(write_song: Write
     noise = np.random.default_rng(0).normal(0, 0.05, (3, 2, FRAMES)).astype(np.float32).clip(-1, 1)
     parts = dict(zip(STEMS, (hits(noise[0]), noise[1] / 4, noise[2] / 2), strict=False))
     write_song("parted", parts, sound="separated")
-    folder = write_song("sung", {stem: noise[0] for stem in STEMS})
+    folder = write_song("sung", {stem: hits(noise[0]) for stem in STEMS})
     assert not Library.read(folder, "train").separated
     library = Library.read(folder, "train", separated=True)
     assert [song.name for song in library.separated] == ["parted"]
