@@ -21,9 +21,9 @@ def seen(spleeter: Separator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
     calls = []
     run = type(spleeter.runner).network
 
-    def network(self: object, magnitude: Audio, spectrum: Spectrum, context: tuple[bool, bool]) -> Audio:
+    def network(self: object, magnitude: Audio, spectrum: Spectrum, context: tuple[bool, bool], *rest: object) -> Audio:
         calls.append((magnitude.shape[1], context))
-        return run(self, magnitude, spectrum, context)
+        return run(self, magnitude, spectrum, context, *rest)
 
     monkeypatch.setattr(type(spleeter.runner), "network", network)
     return calls
