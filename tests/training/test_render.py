@@ -102,8 +102,8 @@ def test_long_songs_are_cut_and_faults_are_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with a game that has two minutes of music in a file, and another in an archive, and one of a few s."""
+def games(bare: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """As `bare`, with two games: one has two minutes of music in a file, and a few seconds, the other's is archived."""
     monkeypatch.setattr(soundtracks, "SHARE", tmp_path)
     monkeypatch.setattr(soundtracks, "FOLDERS", [("one", "one", "GPL-2+"), ("two", "two/music.pk3", "CC0")])
     for folder, name, seconds in (("one", "Long way.ogg", 120), ("one", "jingle.ogg", 5), ("two", "march.ogg", 50)):
@@ -113,7 +113,7 @@ def games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         soundfile.write(path, noise * np.hanning(len(noise))[:, np.newaxis], 8000)
     with ZipFile(tmp_path / "two" / "music.pk3", "w") as archive:
         archive.write(tmp_path / "two" / "march.ogg", "sound/march.ogg")
-    return tmp_path
+    return bare
 
 
 def parted(audio: Audio, rate: int, vocals: float) -> dict[str, Audio]:
@@ -122,20 +122,17 @@ def parted(audio: Audio, rate: int, vocals: float) -> dict[str, Audio]:
     return {stem: np.float32(share) * audio for stem, share in shares.items()}
 
 
-def test_soundtracks_are_parted_and_stay_as_loud_as_they_were(
-    games: Path, bare: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(soundtracks, "SHARE", games)
+def test_soundtracks_are_parted_and_stay_as_loud_as_they_were(games: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundtracks, "teacher", lambda: Mock(separate=partial(parted, vocals=0.1)))
-    jobs = {job.name: job for job in soundtracks.jobs(bare)}
+    jobs = {job.name: job for job in soundtracks.jobs(games)}
     assert {name: job.seconds for name, job in jobs.items()} == {
         "soundtrack-one-long-way": soundtracks.LONGEST,
         "soundtrack-two-march": 50,
     }
     for name, job in jobs.items():
-        seconds, fault = render(job, bare)
+        seconds, fault = render(job, games)
         assert not fault and seconds == pytest.approx(job.seconds, abs=0.1)
-        folder = bare.library / "songs" / name
+        folder = games.library / "songs" / name
         told = json.loads((folder / "song.json").read_text())
         assert told["split"] == "train" and {stem["sound"] for stem in told["stems"].values()} == {"separated"}
         stems = {stem: soundfile.read(folder / f"{stem}.flac")[0] for stem in ("drums", "bass", "other")}
@@ -145,11 +142,10 @@ def test_soundtracks_are_parted_and_stay_as_loud_as_they_were(
         assert shares == pytest.approx({"drums": 0.3, "bass": 0.2, "other": 0.5}, abs=1e-2)
 
 
-def test_what_may_be_sung_is_no_soundtrack(games: Path, bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundtracks, "SHARE", games)
+def test_what_may_be_sung_is_no_soundtrack(games: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundtracks, "teacher", lambda: Mock(separate=partial(parted, vocals=0.45)))
-    seconds, fault = render(next(soundtracks.jobs(bare)), bare)
-    assert not seconds and "may be sung" in fault and not bare.library.exists()
+    seconds, fault = render(next(soundtracks.jobs(games)), games)
+    assert not seconds and "may be sung" in fault and not games.library.exists()
 
 
 def test_midi_is_read_back(tmp_path: Path) -> None:

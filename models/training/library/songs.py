@@ -117,9 +117,10 @@ def write(target: Path, song: Song, split: str, piece: slice) -> None:
     temporary = target.with_name(f".{target.name}")
     rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    whole = np.sum([stem.audio[:, piece] for stem in stems.values()], axis=0)
-    for name, stem in stems.items():
-        audio = stem.audio[:, piece] * gain(whole if song.separated else stem.audio[:, piece])
+    parts = {name: stem.audio[:, piece] for name, stem in stems.items()}
+    common = gain(np.sum(list(parts.values()), axis=0)) if song.separated else None
+    for name, part in parts.items():
+        audio = part * (gain(part) if common is None else common)
         soundfile.write(temporary / f"{name}.flac", audio.T, RATE, subtype="PCM_16")
     told = {name: {"source": s.source, "licence": s.licence, "sound": s.sound} for name, s in stems.items()}
     (temporary / "song.json").write_text(json.dumps({"split": split, "bpm": song.bpm, "stems": told}, indent=1))
