@@ -9,8 +9,6 @@ hears again. Frame by frame, with what the convolutions remember, it computes th
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from network import LEAK, WIDTHS, Affine
@@ -19,22 +17,22 @@ from torch.nn import functional
 
 FFT, HOP, BINS = 4096, 512, 768
 LEVELS = len(WIDTHS)
-FEATURES = 2 * WIDTHS[0]
 PERIOD = 1 << (LEVELS - 1)
 """Frames after which the deepest level hears again: each but the first hears every second frame of the one before."""
 TAPS, DILATION = 3, 2
 """In time, of all convolutions. Spleeter's frames come half as often, and its first level halves them once more."""
 
 
-class Tower(nn.Module):
-    """Magnitudes (batch, 2, frames, BINS) to what a U-Net makes of them, (batch, FEATURES, frames, BINS / 2).
+class CausalUnet(nn.Module):
+    """Magnitudes (batch, 2, frames, BINS) to masks (batch, stems, 2, frames, BINS) that sum to 1 over the stems.
 
-    Frames are a multiple of `PERIOD`. A frame depends on it and frames before it. Parameters are named as in Spleeter's
-    checkpoints.
+    Frames are a multiple of `PERIOD`. The masks of a frame depend on it and frames before it. Parameters are named as
+    in Spleeter's checkpoints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stems: int = 4) -> None:
         super().__init__()
+        self.stems = stems
         for level, (inside, out) in enumerate(zip((2, *WIDTHS), WIDTHS, strict=False), 1):
             conv = nn.Conv2d(inside, out, (TAPS, 5), (1, 2), dilation=(DILATION, 1))
             setattr(self, f"down{level}_conv", nn.Sequential(nn.ZeroPad2d((1, 2, (TAPS - 1) * DILATION, 0)), conv))
@@ -45,8 +43,10 @@ class Tower(nn.Module):
             layers = (nn.ConvTranspose2d(inside, out, (1, 5), (1, 2)), nn.Identity(), nn.ReLU(), Affine(out))
             setattr(self, f"up{level}", nn.Sequential(*layers))
             inside = 2 * out
+        self.masks = nn.ConvTranspose2d(inside, 2 * stems, (1, 5), (1, 2))
 
-    def forward(self, magnitude: Tensor) -> Tensor:
+    def forward(self, magnitude: Tensor, every: int = 1) -> Tensor:
+        """Return the masks, of one frame in ``every``."""
         x, skips = magnitude, []
         for level in range(1, LEVELS + 1):
             skips.append(getattr(self, f"down{level}_conv")(x))
@@ -55,59 +55,22 @@ class Tower(nn.Module):
             convolution, _, relu, norm = getattr(self, f"up{level}")
             x = norm(relu(convolution(x)[..., 1:-2])).repeat_interleave(2, dim=2)
             x = torch.cat([skips.pop(), x], 1)
-        return x
+        logits = self.masks(x[:, :, ::every])[..., 1:-2]
+        return functional.softmax(logits.float().unflatten(1, (self.stems, 2)), dim=1)
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights of a Spleeter network."""
+        """Take the weights of a Spleeter network. The last layer starts at nothing, so that all stems share alike."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if not name.endswith("weight") or parameter.ndim != 4:
+                if name not in weights:
+                    parameter.zero_()
+                elif not name.endswith("weight") or parameter.ndim != 4:
                     parameter.copy_(weights[name])
                 elif name.startswith("down"):
                     parameter.copy_(weights[name][:, :, :TAPS])
                     parameter[:, :, -1] += weights[name][:, :, TAPS:].sum(dim=2)
                 else:  # of five taps, one phase has three, the other two
                     parameter.copy_(weights[name].sum(dim=2, keepdim=True) / 2)
-
-
-class CausalUnet(nn.Module):
-    """Magnitudes (batch, 2, frames, BINS) to masks (batch, stems, 2, frames, BINS) that sum to 1 over the stems.
-
-    From what several towers hear, one transposed convolution gives the masks' logits. It starts at nothing, so that
-    all stems share alike.
-    """
-
-    def __init__(self, stems: int = 4, towers: int = 1) -> None:
-        super().__init__()
-        self.stems = stems
-        self.towers = nn.ModuleList(Tower() for _ in range(towers))
-        self.masks = nn.ConvTranspose2d(FEATURES * towers, 2 * stems, (1, 5), (1, 2))
-        nn.init.zeros_(self.masks.weight)
-        nn.init.zeros_(self.masks.bias)
-
-    def forward(self, magnitude: Tensor, every: int = 1) -> Tensor:
-        """Return the masks, of one frame in ``every``."""
-        x = torch.cat([tower(magnitude)[:, :, ::every] for tower in self.towers], 1)
-        logits = self.masks(x)[..., 1:-2]
-        return functional.softmax(logits.float().unflatten(1, (self.stems, 2)), dim=1)
-
-    def go_on_from(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights of a network of as many towers, or fewer: then it gives the same masks as that."""
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                if name == "masks.weight":
-                    parameter.zero_()
-                    parameter[: len(weights[name])] = weights[name]
-                elif name in weights:
-                    parameter.copy_(weights[name])
-
-
-def read_weights(*checkpoints: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, or the mean of several, of runs that went on from one another (Wortsman et al.,
-    "Model soups", ICML 2022). Nothing but tensors is unpickled.
-    """
-    read = [torch.load(path, map_location="cpu", weights_only=True)["weights"] for path in checkpoints]
-    return {name: torch.stack([one[name] for one in read]).mean(dim=0) for name in read[0]}
 
 
 def windows() -> tuple[np.ndarray, np.ndarray]:

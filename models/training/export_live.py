@@ -2,7 +2,8 @@
 
     python models/training/export_live.py CHECKPOINT... [--model FOLDER]
 
-Of several checkpoints, the mean of the weights; see causal.py.
+Of several checkpoints, of runs that went on from one another, the mean of the weights (Wortsman et al., "Model soups",
+ICML 2022).
 
 The graph takes the magnitudes of one frame and what it remembers, and gives masks of all stems but the last, and what
 to remember. A level that halves the frame rate hears every second frame of the one before, so it is an `If` within that
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from causal import BINS, DILATION, FEATURES, LEVELS, PERIOD, TAPS, CausalUnet, read_weights
+from causal import BINS, DILATION, LEVELS, PERIOD, TAPS, CausalUnet
 from export import above_last, softmax
 from graph import Array, Graph, Weights, write
 from mixtures import STEMS
@@ -31,9 +32,10 @@ COLUMNS = ({-1: 3, 0: 1}, {-1: 4, 0: 2, 1: 0})
 
 
 def load(*checkpoints: Path) -> CausalUnet:
-    """Read a checkpoint, or the mean of several."""
-    weights = read_weights(*checkpoints)
-    network = CausalUnet(len(weights["masks.bias"]) // 2, len(weights["masks.weight"]) // FEATURES)
+    """Read a checkpoint, or the mean of several; nothing but tensors is unpickled."""
+    read = [torch.load(path, map_location="cpu", weights_only=True)["weights"] for path in checkpoints]
+    weights = {name: torch.stack([one[name] for one in read]).mean(dim=0) for name in read[0]}
+    network = CausalUnet(len(weights["masks.bias"]) // 2)
     network.load_state_dict(weights)
     return network.eval()
 
@@ -107,37 +109,32 @@ def build(network: CausalUnet, dtype: type[np.floating]) -> onnx.ModelProto:
     kernel, bias = (weights[f"masks.{name}"] for name in ("weight", "bias"))
     kernel = kernel.reshape(len(kernel), -1, 2, *kernel.shape[2:])[:, ORDER].reshape(kernel.shape)
     kernel, bias = above_last(kernel, 1), above_last(bias.reshape(-1, 2)[ORDER].reshape(-1), 0)
-    heard, following = [], {}
-    for tower in range(len(network.towers)):
-        found, followed = level(graph, weights, tower, 1, "magnitude")
-        heard.append(found)
-        following |= followed
-    decoded = graph.op("Concat", *heard, axis=1)
+    decoded, following = level(graph, weights, 1, "magnitude")
     parts = graph.split(transposed(graph, decoded, kernel, bias), len(STEMS) - 1)
     masks = softmax(graph, [*parts, graph.weight(np.float32([0]))])
     return graph.finished(graph.op("Concat", *masks, axis=1), following)
 
 
-def level(graph: Recurrent, weights: Weights, tower: int, number: int, x: str) -> tuple[str, dict[str, str]]:
+def level(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str, dict[str, str]]:
     """From a frame that a level hears to what its decoder takes, one frame; and what to remember, here and below."""
-    layer = f"towers.{tower}.down{number}_"
     inside, out = (2, *WIDTHS)[number - 1 : number + 1]
     past = (TAPS - 1) * DILATION
-    name = graph.remember(f"heard{tower}_{number}", inside, past, BINS >> (number - 1))
+    name = graph.remember(f"heard{number}", inside, past, BINS >> (number - 1))
     both = graph.op("Concat", name, x, axis=2)
     following = {name: graph.part(both, 2, 1, past + 1)}
-    conv = weights[layer + "conv.1.weight"], weights[layer + "conv.1.bias"]
+    conv = weights[f"down{number}_conv.1.weight"], weights[f"down{number}_conv.1.bias"]
     skip = graph.conv(both, *conv, strides=[1, 2], pads=[0, 1, 0, 2], dilations=[DILATION, 1])
     if number == LEVELS:
         return skip, following
-    held = graph.remember(f"held{tower}_{number}", out, 1, BINS >> number)
+    held = graph.remember(f"held{number}", out, 1, BINS >> number)
     deeper: list[str] = []  # what the levels below remember
 
     def hears() -> list[str]:
-        normed = graph.batch_norm(skip, weights[layer + "act.0.weight"], weights[layer + "act.0.bias"])
-        below, followed = level(graph, weights, tower, number + 1, graph.op("LeakyRelu", normed, alpha=LEAK))
+        norm = f"down{number}_act.0."
+        normed = graph.batch_norm(skip, weights[norm + "weight"], weights[norm + "bias"])
+        below, followed = level(graph, weights, number + 1, graph.op("LeakyRelu", normed, alpha=LEAK))
         deeper.extend(followed)
-        return [up(graph, weights, tower, number, below), *followed.values()]
+        return [up(graph, weights, number, below), *followed.values()]
 
     heard = graph.branch(hears)
     waits = graph.branch(lambda: [held, *deeper])
@@ -147,9 +144,9 @@ def level(graph: Recurrent, weights: Weights, tower: int, number: int, x: str) -
     return graph.op("Concat", skip, decoded, axis=1), following
 
 
-def up(graph: Recurrent, weights: Weights, tower: int, number: int, x: str) -> str:
+def up(graph: Recurrent, weights: Weights, number: int, x: str) -> str:
     """What a level is handed up by the one below it."""
-    layer = f"towers.{tower}.up{LEVELS - number}."
+    layer = f"up{LEVELS - number}."
     x = transposed(graph, x, weights[layer + "0.weight"], weights[layer + "0.bias"])
     return graph.batch_norm(graph.op("Relu", x), weights[layer + "3.weight"], weights[layer + "3.bias"])
 

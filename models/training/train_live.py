@@ -1,6 +1,6 @@
 """Train the network of `stemplug-live`, which parts all four stems and hears nothing of the future.
 
-    python models/training/train_live.py LIBRARY CHECKPOINTS RUN [--start RUN0/last.pt...] [--steps N] [--minutes M]
+    python models/training/train_live.py LIBRARY CHECKPOINTS RUN [--start RUN0/last.pt] [--steps N] [--minutes M]
         [--device cuda]
 
 As train.py, but from Spleeter's vocal network, or from what another run has learned, and on whole mixtures. Needs the
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from causal import CausalUnet, read_weights, samples, spectra
+from causal import CausalUnet, samples, spectra
 from import_spleeter import CHECKPOINTS, load
 from mixtures import STEMS, Chances, Library, Mixer
 from torch import Tensor, nn
@@ -43,12 +43,12 @@ class LiveRun(Run):
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.valid = Library.read(args.library, "valid")
-        network = CausalUnet(len(STEMS), args.towers)
-        for tower, name in zip(network.towers, CHECKPOINTS, strict=False):
-            weights = load(args.checkpoints / CHECKPOINTS[name])
-            tower.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
+        network = CausalUnet(len(STEMS))
         if args.start:
-            network.go_on_from(read_weights(*args.start))
+            network.load_state_dict(torch.load(args.start, map_location="cpu", weights_only=True)["weights"])
+        else:
+            weights = load(args.checkpoints / CHECKPOINTS["vocals"])
+            network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
         super().__init__(args, network)
         self.masked_loss = torch.compile(self._loss) if args.compile else self._loss
 
@@ -91,13 +91,8 @@ class LiveRun(Run):
 def main() -> None:
     parser = unet_options((__doc__ or "").split("\n")[0], steps=3000, batch=4, rate=5e-4, frames=384)
     parser.add_argument(
-        "--start",
-        type=Path,
-        nargs="+",
-        metavar="CHECKPOINT",
-        help="weights to go on from (the mean of several), with what a model has parted as well",
+        "--start", type=Path, metavar="CHECKPOINT", help="weights to go on from, with what a model has parted as well"
     )
-    parser.add_argument("--towers", type=int, default=1, help="how many of Spleeter's two networks take part")
     parser.add_argument("--wait", type=int, default=100, help="steps before all but the last layer learn")
     LiveRun(parser.parse_args()).train()
 
