@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
 
 from stemplug.audio.checks import Audio
 
@@ -17,10 +16,13 @@ _PROBE_STEP = 16
 _HALF = 32
 _BETA = 8.0
 _TRANSITION = 0.08
+_GROUP = 32
+_MOST_FILTERS = 512
+"""As many as there are of the usual rates; they are made again where there are more."""
 
 
 class _Stream(Protocol):
-    def resample_chunk(self, block: Audio, last: bool) -> Audio: ...
+    def push(self, block: Audio, last: bool) -> Audio: ...
 
 
 class Resampler:
@@ -36,19 +38,27 @@ class Resampler:
         if source != target and live:
             self._stream = _Polyphase(source, target, channels)
         elif source != target:
-            self._stream = soxr.ResampleStream(source, target, channels, "float32", _QUALITY)
+            self._stream = _Soxr(source, target, channels)
 
     def push(self, block: Audio, last: bool = False) -> Audio:
         """Return what is ready, ``(channels, frames)``, after one more block; ``last`` flushes the filter."""
-        if self._stream is None:
-            return block
+        return block if self._stream is None else self._stream.push(block, last)
+
+
+class _Soxr:
+    def __init__(self, source: int, target: int, channels: int) -> None:
+        self._stream = soxr.ResampleStream(source, target, channels, "float32", _QUALITY)
+
+    def push(self, block: Audio, last: bool) -> Audio:
+        """See `Resampler`."""
         return np.ascontiguousarray(self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T)
 
 
 class _Polyphase:
-    """A windowed sinc, sampled at every phase that occurs; (frames, channels) in and out, as soxr.
+    """A windowed sinc, sampled at every phase that occurs.
 
-    Method: J. O. Smith, "Digital Audio Resampling", CCRMA, 1984-2020; Kaiser window.
+    Method: J. O. Smith, "Digital Audio Resampling", CCRMA, 1984-2020; Kaiser window. Frames of output are computed in
+    groups, each a product of a piece of input with a matrix, of the same sizes always, so that the bits are as well.
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
@@ -60,28 +70,38 @@ class _Polyphase:
         window = np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (offsets / self._half) ** 2)))
         bank = np.sinc(offsets * (1 - _TRANSITION) / wide) * window
         self._bank = (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
-        self._input = np.zeros((self._half - 1, channels), np.float32)  # from frame `_first` on
+        self._span = 2 * self._half + _GROUP * self._down // self._up + 1
+        self._filters = lru_cache(maxsize=_MOST_FILTERS)(self._group)
+        self._input = np.zeros((channels, self._half - 1), np.float32)  # from frame `_first` on
         self._first = 1 - self._half
         self._done = 0  # frames of output
 
-    def resample_chunk(self, block: Audio, last: bool) -> Audio:
-        """Return what is ready after one more block."""
-        joined = np.concatenate([self._input, block])
-        end = self._first + len(joined)
-        if last:
-            joined = np.concatenate([joined, np.zeros((self._half, joined.shape[1]), np.float32)])
-        # Frame n needs the input up to floor(n * down / up) + half.
+    def push(self, block: Audio, last: bool) -> Audio:
+        """See `Resampler`."""
+        end = self._first + self._input.shape[1] + block.shape[1]
+        # Frame n needs the input up to floor(n * down / up) + half; what a group lacks of it counts for later ones.
         ready = max(self._done, -(-(end if last else end - self._half) * self._up // self._down))
-        at = np.arange(self._done, ready) * self._down
+        unknown = np.zeros((len(block), self._span), np.float32)
+        joined = np.concatenate([self._input, block, unknown], axis=1)
+        begin = self._done // _GROUP * _GROUP
+        groups = [np.zeros((len(block), 0), np.float32)]
+        for group in range(begin, ready, _GROUP):
+            at, phase = divmod(group * self._down, self._up)
+            at -= self._half - 1 + self._first
+            groups.append(joined[:, at : at + self._span] @ self._filters(phase))
+        out = np.concatenate(groups, axis=1)[:, self._done - begin : ready - begin]
         self._done = ready
-        index, phase = at // self._up - self._half + 1 - self._first, at % self._up
-        out, filters = np.empty((len(at), joined.shape[1]), np.float32), self._bank[phase]
-        for channel in range(joined.shape[1] if len(at) else 0):
-            pieces = sliding_window_view(joined[:, channel], 2 * self._half)[index]
-            np.einsum("nt,nt->n", pieces, filters, out=out[:, channel])
-        keep = max(0, ready * self._down // self._up - self._half + 1 - self._first)
-        self._input, self._first = joined[keep:], self._first + keep
+        keep = max(0, ready // _GROUP * _GROUP * self._down // self._up - self._half + 1 - self._first)
+        self._input, self._first = joined[:, keep : -self._span], self._first + keep
         return out
+
+    def _group(self, phase: int) -> Audio:
+        """From a piece of the input to the frames of a group whose first has this phase, ``(span, group)``."""
+        shifts, phases = np.divmod(phase + np.arange(_GROUP) * self._down, self._up)
+        filters = np.zeros((self._span, _GROUP), np.float32)
+        for frame, (shift, taps) in enumerate(zip(shifts, self._bank[phases], strict=True)):
+            filters[shift : shift + len(taps), frame] = taps
+        return filters
 
 
 @lru_cache(maxsize=64)

@@ -106,7 +106,7 @@ class LevelFollower:
         """
         known = self._energy[max(0, end - BACK * self._fine - self._first) : max(0, end - self._first)]
         loud = LOUD * self._fine
-        passages = sliding_window_view(np.pad(known, (loud - 1, 0)), loud).mean(axis=-1)
+        passages = np.convolve(known, np.full(loud, 1 / loud))[: len(known)] if len(known) else known
         return float(passages.max(initial=0))
 
     def _loudest(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:

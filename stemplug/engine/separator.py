@@ -83,7 +83,7 @@ class Separator:
         if isinstance(threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
             raise OptionError(f"threads {threads!r}: expected a whole number from 1 to {MAX_THREADS}.")
         self.consistent = consistent
-        self.watch = Stopwatch()
+        self.watch = Stopwatch(stopped=live)  # of a hundred windows a second the clock would take its share
         self._folder = find_model(model, live=live)
         self.manifest = self._folder.manifest
         # Windows can be at work side by side: a lane a window scales better than several threads in one window.

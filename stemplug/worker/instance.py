@@ -20,6 +20,8 @@ MOST = 1 << 16
 PAUSE_SECONDS = 1.0
 """Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
+_EARLY = 0.85
+"""Of the time that a block of input lasts: not sooner after it the next one is looked for."""
 _LOAD_SECONDS = 2.0
 _LONGEST_LEAD_SECONDS = 60
 
@@ -51,6 +53,7 @@ class Instance(Closing):
         self._marks: list[Mark] = []  # until then
         self._held: deque[Audio] = deque()  # stems for which there is no room yet
         self._moved = 0.0  # when input came
+        self._block = 0.0  # frames of the host's blocks, nearly
         self._measured = (time.monotonic(), 0.0)
         self.load = 0.0
 
@@ -66,10 +69,14 @@ class Instance(Closing):
 
     @property
     def until_due(self) -> float:
-        """Seconds of input until the next live window can begin; endless while none comes or nobody waits for it."""
-        if not self._live or not self.begun or time.monotonic() - self._moved > PAUSE_SECONDS:
+        """Seconds until the next live window may begin; endless while no input comes or nobody waits for it.
+
+        A host sends a block when the one before has sounded, and a window begins with the block that completes it.
+        """
+        passed = time.monotonic() - self._moved
+        if not self._live or not self.begun or passed > PAUSE_SECONDS:
             return float("inf")
-        return self._stream.frames_wanted / self._rate
+        return _EARLY * max(self._stream.frames_wanted, self._block) / self._rate - passed
 
     @property
     def capturing(self) -> bool:
@@ -128,6 +135,7 @@ class Instance(Closing):
                 return False
             self._moved = time.monotonic()
             block = self._segment.take(self._taken, stop)
+            self._block = min(block.shape[1], 1.1 * self._block + 1)  # what came may be several
         marks = self._segment.marks()
         self._captures.note(marks)
         self._captures.push(block, self._taken)

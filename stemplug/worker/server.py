@@ -45,8 +45,6 @@ IDLE_SECONDS = float(os.environ.get("STEMPLUG_WORKER_IDLE") or 60)
 MAX_CONNECTIONS = 512
 GREETING_SECONDS = 5.0
 _DUE_POLL, _BUSY_POLL, _CALM_POLL, _IDLE_POLL = 0.001, 0.005, 0.03, 0.25
-_DUE_WITHIN = 0.015
-"""Seconds before a live window can begin, from when on its input is looked for often: hosts send it in blocks."""
 _CALM_AFTER = 1.0
 _BEAT = 0.1
 _STUCK = 120.0
@@ -245,10 +243,8 @@ class Server(Closing):
         """How long to wait for a frame before instances are looked at again; ``calm`` seconds nothing has happened."""
         if not any(client.opened for client in self._clients.values()):
             return _IDLE_POLL
-        due = (client.instance.until_due for client in self._clients.values() if client.instance)
-        if min(due, default=float("inf")) < _DUE_WITHIN:
-            return _DUE_POLL
-        return _CALM_POLL if calm > _CALM_AFTER else _BUSY_POLL
+        due = [client.instance.until_due for client in self._clients.values() if client.instance]
+        return max(_DUE_POLL, min([*due, _CALM_POLL if calm > _CALM_AFTER else _BUSY_POLL]))
 
     def _step(self) -> bool:
         busy = False
