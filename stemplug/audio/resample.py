@@ -17,8 +17,8 @@ _HALF = 32
 _BETA = 8.0
 _TRANSITION = 0.08
 _GROUP = 32
-_MOST_FILTERS = 512
-"""As many as there are of the usual rates; they are made again where there are more."""
+_MOST_GROUPS = 1024
+"""More than two usual pairs of rates have; where there are more still, they are made again."""
 
 
 class _Stream(Protocol):
@@ -64,14 +64,8 @@ class _Polyphase:
     def __init__(self, source: int, target: int, channels: int) -> None:
         divisor = math.gcd(source, target)
         self._up, self._down = target // divisor, source // divisor
-        wide = max(1.0, source / target)  # going down, the filter cuts lower and is longer
-        self._half = math.ceil(_HALF * wide)
-        offsets = np.arange(1 - self._half, self._half + 1) - np.arange(self._up)[:, np.newaxis] / self._up
-        window = np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (offsets / self._half) ** 2)))
-        bank = np.sinc(offsets * (1 - _TRANSITION) / wide) * window
-        self._bank = (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
+        self._half, _ = _bank(self._up, self._down)
         self._span = 2 * self._half + _GROUP * self._down // self._up + 1
-        self._filters = lru_cache(maxsize=_MOST_FILTERS)(self._group)
         self._input = np.zeros((channels, self._half - 1), np.float32)  # from frame `_first` on
         self._first = 1 - self._half
         self._done = 0  # frames of output
@@ -88,20 +82,34 @@ class _Polyphase:
         for group in range(begin, ready, _GROUP):
             at, phase = divmod(group * self._down, self._up)
             at -= self._half - 1 + self._first
-            groups.append(joined[:, at : at + self._span] @ self._filters(phase))
+            groups.append(joined[:, at : at + self._span] @ _group(self._up, self._down, phase))
         out = np.concatenate(groups, axis=1)[:, self._done - begin : ready - begin]
         self._done = ready
         keep = max(0, ready // _GROUP * _GROUP * self._down // self._up - self._half + 1 - self._first)
         self._input, self._first = joined[:, keep : -self._span], self._first + keep
         return out
 
-    def _group(self, phase: int) -> Audio:
-        """From a piece of the input to the frames of a group whose first has this phase, ``(span, group)``."""
-        shifts, phases = np.divmod(phase + np.arange(_GROUP) * self._down, self._up)
-        filters = np.zeros((self._span, _GROUP), np.float32)
-        for frame, (shift, taps) in enumerate(zip(shifts, self._bank[phases], strict=True)):
-            filters[shift : shift + len(taps), frame] = taps
-        return filters
+
+@lru_cache(maxsize=16)
+def _bank(up: int, down: int) -> tuple[int, Audio]:
+    """Half the length of the filters, and those of all phases, ``(up, 2 * half)``."""
+    wide = max(1.0, down / up)  # going down, the filter cuts lower and is longer
+    half = math.ceil(_HALF * wide)
+    offsets = np.arange(1 - half, half + 1) - np.arange(up)[:, np.newaxis] / up
+    window = np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (offsets / half) ** 2)))
+    bank = np.sinc(offsets * (1 - _TRANSITION) / wide) * window
+    return half, (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@lru_cache(maxsize=_MOST_GROUPS)
+def _group(up: int, down: int, phase: int) -> Audio:
+    """From a piece of the input to the frames of a group whose first has this phase, ``(span, group)``."""
+    half, bank = _bank(up, down)
+    shifts, phases = np.divmod(phase + np.arange(_GROUP) * down, up)
+    filters = np.zeros((2 * half + _GROUP * down // up + 1, _GROUP), np.float32)
+    for frame, (shift, taps) in enumerate(zip(shifts, bank[phases], strict=True)):
+        filters[shift : shift + len(taps), frame] = taps
+    return filters
 
 
 @lru_cache(maxsize=64)
