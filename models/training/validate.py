@@ -2,7 +2,8 @@
 
     python models/training/validate.py LIBRARY CHECKPOINT [--refiner CHECKPOINT]
 
-A sound is seen where training songs are played with it, unseen where none is; recorded stems stand for themselves.
+A sound is seen where training songs are played with it, unseen where none is; songs that were recorded, or composed and
+mixed by people, stand for themselves.
 Prints the mean SDR in dB of drums, bass and other over passages of 9 s: with the masks of the U-Net, and with those of
 the refiner by how far it is believed. `BELIEF` in export.py is a judgement on this table: README.md tells it.
 """
@@ -26,13 +27,14 @@ from torch.nn import functional
 from train import OUT, samples, sdr, spectra
 
 FRAMES = 384
-EVERY = 4  # of so many passages one is taken, of recorded songs each
+WHOLE = ("recorded", "composed")  # sounds of songs that nothing here was made up of
+EVERY = 4  # of so many passages one is taken, of whole songs each
 BELIEFS = (0.25, 0.5, 0.75, 1.0)
 QUIETER_DB = 2.4  # than the reference level: about what training songs are
 
 
 def kinds(library: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yield the held-out songs, and of each stem whether its sound is seen, unseen or recorded."""
+    """Yield the held-out songs, and of each stem whether its sound is seen, unseen, recorded or composed."""
     songs = [(file.parent, json.loads(file.read_text())) for file in sorted(library.glob("songs/*/song.json"))]
     train = {told["sound"] for _, about in songs if about["split"] == "train" for told in about["stems"].values()}
     for folder, about in songs:
@@ -41,7 +43,7 @@ def kinds(library: Path) -> Iterator[tuple[Path, dict[str, str]]]:
             yield (
                 folder,
                 {
-                    stem: sound if sound == "recorded" else "seen" if sound in train else "unseen"
+                    stem: sound if sound in WHOLE else "seen" if sound in train else "unseen"
                     for stem, sound in sounds.items()
                 },
             )
@@ -88,8 +90,8 @@ def main() -> None:
     unet, refiner = load(args.checkpoint).eval(), load_refiner(args.refiner, 1.0) if args.refiner else None
     table: dict[str, dict[tuple[str, str], list[float]]] = {}
     for folder, kind in kinds(args.library):
-        recorded = "recorded" in kind.values()
-        for stems in passages(folder, recorded) if kind.keys() & set(OUT) else ():
+        whole = not set(WHOLE).isdisjoint(kind.values())
+        for stems in passages(folder, whole) if kind.keys() & set(OUT) else ():
             for name, values in scores(stems, unet, refiner).items():
                 for stem, value in zip(OUT, values, strict=True):
                     if np.isfinite(value):

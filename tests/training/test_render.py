@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -22,7 +23,7 @@ from library.chords import MAJOR, MINOR, SHAPES, chord_loop  # noqa: E402
 from library.midi import Note, Part, fold, read_midi, write_midi  # noqa: E402
 from library.songs import PIECE, Job, Settings, Song, Stem, Studio, render  # noqa: E402
 from library.sounds import BANKS, DRUMS, VOICES, Sound  # noqa: E402
-from library.sources import SOURCES, soundtracks  # noqa: E402
+from library.sources import SOURCES, lmms, soundtracks  # noqa: E402
 from library.voices import world  # noqa: E402
 from render import interleave  # noqa: E402
 
@@ -36,7 +37,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
     monkeypatch.setattr(kits, "SONIC_PI", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for source in ("mma.STYLES", "game.GAMES", "recorded.FRETS", "soundtracks.SHARE"):
+    for source in ("mma.STYLES", "game.GAMES", "lmms.PROJECTS", "recorded.FRETS", "soundtracks.SHARE"):
         monkeypatch.setattr(f"library.sources.{source}", tmp_path)
     return Settings(tmp_path / "library", tmp_path / "nowhere", 1, False)
 
@@ -146,6 +147,40 @@ def test_what_may_be_sung_is_no_soundtrack(games: Settings, monkeypatch: pytest.
     monkeypatch.setattr(soundtracks, "teacher", lambda: Mock(separate=partial(parted, vocals=0.45)))
     seconds, fault = render(next(soundtracks.jobs(games)), games)
     assert not seconds and "may be sung" in fault and not games.library.exists()
+
+
+LMMS = f"""#!{sys.executable}
+import sys, numpy, soundfile
+assert sys.argv[1:3] == ["--allowroot", "rendertracks"] and sys.argv[4] == "-o"
+tracks = {{"1_Kick I": 0.3, "2_U don't know - Snare": 0.1, "3_dub bass": 0.2, "4_Strings (low)": 0.1, "5_Organ": 0.0}}
+for number, (name, level) in enumerate(tracks.items()):
+    noise = numpy.random.default_rng(number).normal(0, level / 3, (30000, 1 + number % 2)).clip(-1, 1)
+    soundfile.write(f"{{sys.argv[5]}}/{{name}}.wav", noise, {RATE})
+"""
+
+
+def test_tracks_of_lmms_are_summed_as_their_names_tell(
+    bare: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SOURCES["lmms"].lacks(bare) == "lmms" and not list(lmms.jobs(bare))
+    (tmp_path / "lmms").write_text(LMMS)
+    (tmp_path / "lmms").chmod(0o755)
+    monkeypatch.setattr(lmms, "SONGS", [("song.mmpz", "CC BY-SA 3.0")])
+    (tmp_path / "song.mmpz").touch()
+    (job,) = lmms.jobs(bare)
+    seconds, fault = render(job, bare)
+    assert not fault and seconds == pytest.approx(30000 / RATE, abs=0.01)
+    folder = bare.library / "songs" / "lmms-song"
+    told = json.loads((folder / "song.json").read_text())
+    assert told["split"] == "valid" and {stem["sound"] for stem in told["stems"].values()} == {"composed"}
+    levels = {stem: soundfile.read(folder / f"{stem}.flac")[0].std() for stem in told["stems"]}
+    shares = {stem: level / levels["bass"] for stem, level in levels.items()}
+    assert shares == pytest.approx({"drums": 10**0.5 / 2, "bass": 1, "other": 0.5}, rel=0.02), "as they are mixed"
+
+
+@pytest.mark.parametrize("track, stem", [("Closed HihHat 03", "drums"), ("BD 03", "drums"), ("gated sub", "bass")])
+def test_a_track_is_what_its_name_tells(track: str, stem: str) -> None:
+    assert lmms.stem_of(track) == stem and lmms.stem_of("Strings (high)") == "other"
 
 
 def test_midi_is_read_back(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ class Song:
 
     stems: dict[str, Stem]
     bpm: float | None = None
-    separated: bool = False
-    """The stems are estimates, whose sum alone is true: so they stay as loud as they are against each other."""
+    mixed: bool = False
+    """The stems sum to a mix as it is heard: they stay as loud as they are against each other."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def write(target: Path, song: Song, split: str, piece: slice) -> None:
     rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     parts = {name: stem.audio[:, piece] for name, stem in stems.items()}
-    common = gain(np.sum(list(parts.values()), axis=0)) if song.separated else None
+    common = gain(np.sum(list(parts.values()), axis=0)) if song.mixed else None
     for name, part in parts.items():
         audio = part * (gain(part) if common is None else common)
         soundfile.write(temporary / f"{name}.flac", audio.T, RATE, subtype="PCM_16")

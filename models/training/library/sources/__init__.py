@@ -9,7 +9,7 @@ from shutil import which
 
 from ..songs import Job, Settings
 from ..sounds import BANKS
-from . import game, groove, mma, recorded, soundtracks, synth, voices
+from . import game, groove, lmms, mma, recorded, soundtracks, synth, voices
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,6 @@ SOURCES = {
     "songs": Source(recorded.jobs, 1),  # few and dear: all of them, early
     "synth": Source(synth.jobs, 0.18),
     "soundtracks": Source(soundtracks.jobs, 0.3),
+    "lmms": Source(lmms.jobs, 0.3, ("lmms",)),
     "voices": Source(voices.jobs, 0.1, packages=("pyworld",)),
 }

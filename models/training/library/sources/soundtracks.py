@@ -94,4 +94,4 @@ def make(studio: Studio, name: str, file: Path, inside: str, licence: str, start
     if power["vocals"] > SUNG * sum(power.values()):
         raise ValueError("may be sung")
     stems = {"drums": parts["drums"], "bass": parts["bass"], "other": audio - parts["drums"] - parts["bass"]}
-    return Song({stem: Stem(part, name, licence, "separated") for stem, part in stems.items()}, separated=True)
+    return Song({stem: Stem(part, name, licence, "separated") for stem, part in stems.items()}, mixed=True)
