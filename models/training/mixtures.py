@@ -19,7 +19,7 @@ import torch
 from library.audio import RATE, Audio, widen
 from library.effects import roughen
 from numpy.random import Generator
-from pedalboard import Compressor, LowShelfFilter, PeakFilter, Reverb
+from pedalboard import Compressor, LowShelfFilter, Reverb
 from scipy import fft
 from scipy.signal import butter, lfilter, sosfilt
 
@@ -103,10 +103,6 @@ class Chances:
     octaves: tuple[tuple[float, float], ...] = ((-0.3, 0.3), (-0.7, 0.3), (-0.3, 0.3), (-0.3, 0.3))  # a stem's speeds
     deeper: float = 0.5  # a bass has more of its fundamental
     equalise: float = 0.6
-    curve_db: float = 3.0  # standard deviation of what an equaliser does
-    attack: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # of a stem, attacks are brought out or held back
-    ring: float = 0.0  # a drum, or the room that it is in, rings on a low tone
-    duck: float = 0.0  # bass and other give way to the kick drum
     saturate: float = 0.3
     compress: float = 0.3
     reverb: float = 0.35
@@ -148,8 +144,6 @@ class Mixer:
                 audio = _leveled(audio) + rng.uniform(0.3, 1) * _leveled(self._clip(stem, self._speed(rng, stem), rng))
             level = rng.normal(chances.level_db[number], chances.spread_db[number])
             stems[number] = _leveled(self._produced(audio, stem, rng)) * np.float32(10 ** (level / 20))
-        if chances.duck and rng.random() < chances.duck:
-            stems[1:3] *= _ducked(stems[0], rng)
         return self._mastered(stems, rng)
 
     def _speed(self, rng: Generator, stem: str = "drums") -> float:
@@ -197,11 +191,6 @@ class Mixer:
         if rng.random() < chances.compress:
             compressor = Compressor(rng.uniform(-35, -15), rng.uniform(2, 6), rng.uniform(1, 30), rng.uniform(50, 300))
             audio = compressor(audio.astype(np.float32), RATE)
-        if stem == "drums" and chances.ring and rng.random() < chances.ring:
-            pitch = float(np.exp(rng.uniform(np.log(40), np.log(140))))
-            audio = PeakFilter(pitch, rng.uniform(4, 16), rng.uniform(1, 8))(audio.astype(np.float32), RATE)
-        if (chance := chances.attack[STEMS.index(stem)]) and rng.random() < chance:
-            audio = _shaped(audio, rng.uniform(-0.8, 1.2))
         if stem == "bass" and rng.random() < chances.deeper:
             audio = LowShelfFilter(rng.uniform(80, 160), rng.uniform(0, 14))(audio.astype(np.float32), RATE)
         if stem != "bass" and rng.random() < chances.reverb:
@@ -212,7 +201,7 @@ class Mixer:
         if rng.random() < chances.rough[STEMS.index(stem)] and np.abs(audio).max() > SILENT:
             audio = roughen(audio.astype(np.float32), rng)
         if rng.random() < chances.equalise:
-            audio = _equalised(audio, chances.curve_db, rng)
+            audio = _equalised(audio, rng)
         return audio
 
     def _mastered(self, stems: Audio, rng: Generator) -> Audio:
@@ -234,57 +223,29 @@ def _leveled(audio: Audio) -> Audio:
     return audio * np.float32(0.1 / level) if level > SILENT else np.zeros_like(audio)
 
 
-def _equalised(audio: Audio, decibels: float, rng: Generator) -> Audio:
+def _equalised(audio: Audio, rng: Generator) -> Audio:
     """A smooth random curve over octaves, at times with a steep end."""
     size = fft.next_fast_len(audio.shape[1], real=True)
     spectrum = fft.rfft(audio, size)
     octave = np.log2(np.maximum(np.linspace(0, RATE / 2, spectrum.shape[1]), 20) / 20)
-    curve = np.interp(octave, np.linspace(0, 10.2, 8), rng.normal(0, decibels, 8))
+    curve = np.interp(octave, np.linspace(0, 10.2, 8), rng.normal(0, 3, 8))
     if rng.random() < 0.15:
         curve -= 12 * np.maximum(0, octave - rng.uniform(7, 9.5))  # above 2.5 to 14 kHz
     shaped: Audio = fft.irfft(spectrum * (10 ** (curve / 20)).astype(np.float32), size)
     return shaped[:, : audio.shape[1]]
 
 
-def _envelope(audio: Audio, cell: int, seconds: float) -> Audio:
-    """The mean power of cells of so many frames, (cells,), smoothed by a one-pole filter."""
-    power = (audio**2).mean(axis=0)
-    cells = np.pad(power, (0, -len(power) % cell)).reshape(-1, cell).mean(axis=1)
-    smoothing = np.exp(-cell / RATE / seconds)
-    smooth: Audio = lfilter([1 - smoothing], [1, -smoothing], cells)
-    return smooth
-
-
-def _gain(decibels: Audio, cell: int, frames: int) -> Audio:
-    """The gain of every frame, (1, frames), from that of cells."""
-    curve = np.interp(np.arange(frames), np.arange(len(decibels)) * cell, decibels)
-    return (10 ** (curve[np.newaxis] / 20)).astype(np.float32)
-
-
 def _bus_gain(mixture: Audio, rng: Generator) -> Audio:
     """The gain of a bus compressor, (1, frames)."""
     cell = 256
-    envelope = _envelope(mixture, cell, rng.uniform(0.02, 0.15))
-    over = 10 * np.log10(envelope / max(float((mixture**2).mean()), 1e-12) + 1e-6)
-    decibels = -np.maximum(0, over - rng.uniform(-6, 2)) * (1 - 1 / rng.uniform(1.5, 5))
-    return _gain(decibels, cell, mixture.shape[1])
-
-
-def _shaped(audio: Audio, amount: float) -> Audio:
-    """Attacks brought out (``amount`` > 0) or held back, by up to 12 dB, as a transient designer does."""
-    cell = 64
-    fast, slow = (_envelope(audio, cell, seconds) + 1e-9 for seconds in (0.004, 0.12))
-    decibels = np.clip(10 * amount * np.log10(fast / slow), -12, 12)
-    return audio * _gain(decibels, cell, audio.shape[1])
-
-
-def _ducked(drums: Audio, rng: Generator) -> Audio:
-    """The gain, (1, frames), of what a kick drum holds down and lets go."""
-    cell = 256
-    kick = sosfilt(butter(2, 120, fs=RATE, output="sos"), drums)
-    envelope = np.sqrt(_envelope(kick, cell, rng.uniform(0.04, 0.2)))
-    depth = rng.uniform(3, 14)
-    return _gain(-depth * envelope / max(float(envelope.max()), SILENT), cell, drums.shape[1])
+    power = (mixture**2).mean(axis=0)
+    cells = np.pad(power, (0, -len(power) % cell)).reshape(-1, cell).mean(axis=1)
+    smoothing = np.exp(-cell / RATE / rng.uniform(0.02, 0.15))
+    envelope = lfilter([1 - smoothing], [1, -smoothing], cells)
+    over = 10 * np.log10(envelope / max(float(cells.mean()), 1e-12) + 1e-6)
+    gain_db = -np.maximum(0, over - rng.uniform(-6, 2)) * (1 - 1 / rng.uniform(1.5, 5))
+    gain = np.interp(np.arange(len(power)), np.arange(len(cells)) * cell, gain_db)
+    return (10 ** (gain[np.newaxis] / 20)).astype(np.float32)
 
 
 class Batches(torch.utils.data.IterableDataset[torch.Tensor]):

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from export import load
-from mixtures import Library, Mixer
+from mixtures import Chances, Library, Mixer
 from network import LOW, Refiner, Unet, bands_above
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from train import HELD_OUT, HOP, MIXTURES, OUT, Run, heard, options, samples, sdr, spectra, total_loss
+from train import HELD_OUT, HOP, OUT, Run, heard, options, samples, sdr, spectra, total_loss
 
 FRAMES = 256  # of the transform, a clip
 TOGETHER = 6  # clips
@@ -70,7 +70,7 @@ def _tools(library: Path, split: str, checkpoint: Path, seed: int) -> tuple[Unet
     """The network and the mixer of a process: to read a library takes a minute."""
     key = library, split, checkpoint, seed
     if key not in _kept:
-        chances, number = (HELD_OUT, 1) if split == "valid" else (MIXTURES, SEED + seed)
+        chances, number = (HELD_OUT, 1) if split == "valid" else (Chances(), SEED + seed)
         mixer = Mixer(Library.read(library, split), samples(FRAMES), number, chances)
         _kept[key] = load(checkpoint).eval(), mixer
     return _kept[key]

@@ -36,9 +36,6 @@ LEAK = 0.5  # how many mixtures keep some of a voice
 LEAK_DB = (-36.0, -12.0)
 FLOOR = 1e-3  # of the mixture's energy: what a silent stem may hold before it counts
 MAGNITUDE = 0.5  # the weight of the distance of magnitudes
-MIXTURES = Chances(
-    curve_db=4.5, attack=(0.35, 0.35, 0.1, 0.0), ring=0.25, duck=0.15, rough=(0.35, 0.15, 0.1, 0.0), compress=0.4
-)
 HELD_OUT = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0))
 Batch = Any
 """What a run's network is trained on in one step."""
@@ -236,7 +233,7 @@ class UnetRun(Run):
 
     def batches(self) -> Iterable[Tensor]:
         """See `Run`: stems (batch, 4, 2, samples)."""
-        mixer = Mixer(Library.read(self.args.library, "train"), samples(self.args.frames), self.args.seed, MIXTURES)
+        mixer = Mixer(Library.read(self.args.library, "train"), samples(self.args.frames), self.args.seed)
         return self.mixed(mixer)
 
     def loss(self, batch: Tensor) -> Tensor:

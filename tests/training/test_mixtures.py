@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +21,6 @@ NOTHING = Chances(
 EVERYTHING = Chances(
     0.5, (0.3,) * 4, (0.5,) * 4, speed=1, equalise=1, saturate=1, compress=1, reverb=1, width=1, deeper=1, bus=1
 )
-EVERYTHING = replace(EVERYTHING, attack=(1,) * 4, ring=1, duck=1)
 
 
 def loudest_db(audio: Audio) -> float:
@@ -38,41 +35,6 @@ def test_the_bus_plays_all_stems_with_one_gain(small_library: Path) -> None:
     heard = (np.abs(plain[:3]) > 1e-3).all(axis=(0, 1))
     gains = squeezed[:3, :, heard] / plain[:3, :, heard]
     assert heard.mean() > 0.5 and np.allclose(gains, gains[0, 0], rtol=1e-3)
-
-
-def mixed(library: Path, **chances: Any) -> Audio:
-    """A mixture that only these chances change."""
-    return Mixer(Library.read(library, "train"), FRAMES, 1, replace(NOTHING, **chances))(0)
-
-
-def test_basses_give_way_to_the_kick_drum(write_song: WriteSong) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, (3, 2, FRAMES)).astype(np.float32)
-    library = write_song("song", {"drums": hits(noise[0]), "bass": noise[1], "other": noise[2]})
-    plain, ducked = (mixed(library, duck=duck) for duck in (0, 1))
-    gains = np.linalg.norm(ducked.reshape(4, 2, -1, PASSAGE), axis=(1, 3))[:3]
-    gains /= np.linalg.norm(plain.reshape(4, 2, -1, PASSAGE), axis=(1, 3))[:3]
-    gains /= gains[0]  # the level of the whole is set anew
-    assert np.allclose(gains[1], gains[2], rtol=0.02), "one gain for both"
-    assert gains[1].min() < 0.8 * gains[1].max()
-
-
-def test_attacks_are_brought_out_or_held_back(write_song: WriteSong) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, FRAMES)).astype(np.float32)
-    fading = noise * np.exp(-(np.arange(FRAMES) % 11025) / 4000).astype(np.float32)
-    library = write_song("song", dict.fromkeys(STEMS[:3], hits(noise)) | {"bass": fading})
-    plain, shaped = (mixed(library, attack=(0, chance, 0, 0)) for chance in (0, 1))
-    crests = [np.abs(mixture[1]).max() / np.sqrt((mixture[1] ** 2).mean()) for mixture in (plain, shaped)]
-    assert abs(20 * np.log10(crests[1] / crests[0])) > 0.5
-    assert np.allclose(shaped[0] / np.abs(shaped[0]).max(), plain[0] / np.abs(plain[0]).max(), atol=1e-5)
-
-
-def test_drums_ring_on_a_low_tone(write_song: WriteSong) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, FRAMES)).astype(np.float32)
-    library = write_song("song", dict.fromkeys(STEMS[:3], hits(noise)))
-    spectra = (np.abs(np.fft.rfft(mixed(library, ring=ring)[0])).mean(axis=0) for ring in (0, 1))
-    bin_hz = RATE / FRAMES
-    shares = [spectrum[: int(200 / bin_hz)].sum() / spectrum[int(1000 / bin_hz) :].sum() for spectrum in spectra]
-    assert shares[1] > 1.2 * shares[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
