@@ -64,24 +64,27 @@ train-smoke: $(VENV)/train $(CHECKPOINTS)
 	$(BIN)/python -m pytest tests/training/test_recipe.py -m slow -s
 
 # The model stemplug-4s anew, in hours: see models/training/README.md. MATERIAL is a folder that it tells of.
+# The songs of LMMS come last: they are held out, and of what is trained nothing depends on them.
 TRAINING := build/training
+RENDER = $(BIN)/python models/training/render.py $(if $(MATERIAL),--material "$(MATERIAL)")
 train: $(VENV)/train $(CHECKPOINTS)
-	$(BIN)/python models/training/render.py $(TRAINING)/library $(if $(MATERIAL),--material "$(MATERIAL)") --hours 15.6 \
-		--sources groove,mma,game,songs,synth
+	$(RENDER) $(TRAINING)/library --hours 15.6 --sources groove,mma,game,songs,synth
 	$(BIN)/python models/training/train.py $(TRAINING)/library $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/unet \
 		--steps 2700 --every 300 --compile
 	$(BIN)/python models/training/refine.py $(TRAINING)/library $(TRAINING)/unet/last.pt $(TRAINING)/refiner \
 		--hours 11.4 --steps 4500 --every 300 --validation 144
+	$(RENDER) $(TRAINING)/library --hours 1 --sources lmms
+	$(BIN)/python models/training/validate.py $(TRAINING)/library $(TRAINING)/unet/last.pt \
+		--refiner $(TRAINING)/refiner/last.pt
 	$(BIN)/python models/training/export.py $(TRAINING)/unet/last.pt --refiner $(TRAINING)/refiner/last.pt
 
 # The model stemplug-live anew, in three hours; its library has voices, and then recordings that stemplug-4s has parted.
-LIVE_RENDER = $(BIN)/python models/training/render.py $(TRAINING)/library-live $(if $(MATERIAL),--material "$(MATERIAL)")
 LIVE_TRAIN = $(BIN)/python models/training/train_live.py $(TRAINING)/library-live $(CHECKPOINTS)/checkpoints/2stems
 LIVE_STEPS := --steps 3200 --every 200 --validation 24 --compile
 train-live: $(VENV)/train $(CHECKPOINTS)
-	$(LIVE_RENDER) --hours 12 --sources groove,mma,game,songs,synth,voices
+	$(RENDER) $(TRAINING)/library-live --hours 12 --sources groove,mma,game,songs,synth,voices
 	$(LIVE_TRAIN) $(TRAINING)/live $(LIVE_STEPS)
-	$(LIVE_RENDER) --hours 3.83 --sources soundtracks
+	$(RENDER) $(TRAINING)/library-live --hours 3.83 --sources soundtracks
 	$(LIVE_TRAIN) $(TRAINING)/live-again $(LIVE_STEPS) --start $(TRAINING)/live/last.pt --rate 4e-4 --wait 0 --seed 1
 	$(BIN)/python models/training/export_live.py $(TRAINING)/live/last.pt $(TRAINING)/live-again/last.pt
 
