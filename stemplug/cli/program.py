@@ -62,9 +62,13 @@ def options(
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    for other in (signal.SIGINT, signal.SIGTERM):  # once is enough; cleaning up takes a moment
-        signal.signal(other, signal.SIG_IGN)
+    _no_more_signals()  # once is enough; cleaning up takes a moment
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _no_more_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def say(message: str) -> None:
@@ -146,4 +150,9 @@ def main() -> NoReturn:
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        _no_more_signals()  # all is done: what is left is Python's own end, which would print a traceback
+    except (KeyboardInterrupt, Terminated) as late:  # while the last message was printed
+        code = TERMINATED if isinstance(late, Terminated) else INTERRUPTED
+    sys.exit(code)

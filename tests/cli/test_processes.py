@@ -123,6 +123,22 @@ def test_a_signal_at_any_moment_leaves_nothing(
             assert contents(tmp_path).keys() == {str(song)}, err
 
 
+LATE = """
+import atexit, os, sys
+from stemplug.cli import main
+atexit.register(os.kill, os.getpid(), int(sys.argv.pop()))
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_all_is_done_changes_nothing(number: int) -> None:
+    """While Python ends there is nothing left to tidy up, and nobody to catch what a signal would raise."""
+    command = [sys.executable, "-c", LATE, "--version", str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("stemplug ")
+
+
 def test_a_second_signal_does_not_spoil_the_first(tmp_path: Path, long_song: Path, start: Any) -> None:
     split = start(long_song, tmp_path / "out").wait_for_audio()
     for _ in range(5):
