@@ -26,7 +26,7 @@ SONGS = [
     ("demos/CapDan/CapDan-TwilightArea-OriginalByAlf42red.mmpz", "CC BY-SA 3.0"),
     ("demos/CapDan/CapDan-ZeroSumGame-OriginalByZakarra.mmpz", "Artistic-2.0"),
 ]
-PATIENCE = 1800  # seconds; the longest takes seven minutes
+PATIENCE = 1800  # seconds; the longest takes seven minutes on one core
 DRUMS = r"^(kick|bd)|\bbd\b|snare|hi+h?[ -]?hat|\bhh\b|clap|crash|ride|shaker|cymbal|noise clip"
 BASS = r"bass|sub"
 
@@ -52,12 +52,11 @@ def make(studio: Studio, file: Path, licence: str) -> Song:
         command = ["lmms", "--allowroot", "rendertracks", str(file), "-o", folder, "-f", "wav", "-s", str(RATE)]
         environment = {**os.environ, "HOME": folder, "QT_QPA_PLATFORM": "offscreen"}  # and nobody's settings
         subprocess.run(command, env=environment, capture_output=True, check=True, timeout=PATIENCE)
-        stems: dict[str, Audio] = {}
-        for track in sorted(Path(folder).glob("*_*.wav")):  # 3_Strings (high).wav
-            audio = read(track, 0, PIECE)
-            audio = fit(audio.repeat(2 // len(audio), axis=0), PIECE * RATE)
-            stem = stem_of(track.stem.split("_", 1)[1])
-            stems[stem] = stems.get(stem, np.zeros_like(audio)) + audio
-    frames = max(int(np.flatnonzero(np.abs(audio).max(axis=0) > 1e-4)[-1]) for audio in stems.values()) + 1
-    told = {stem: Stem(audio[:, :frames], file.stem, licence, "composed") for stem, audio in stems.items()}
+        tracks = {track: read(track, 0, PIECE) for track in sorted(Path(folder).glob("*_*.wav"))}  # 3_Strings.wav
+    frames = max(audio.shape[1] for audio in tracks.values())  # they end with their last note
+    stems: dict[str, Audio] = {}
+    for track, audio in tracks.items():
+        stem = stem_of(track.stem.split("_", 1)[1])
+        stems[stem] = stems.get(stem, np.float32(0)) + fit(audio.repeat(2 // len(audio), axis=0), frames)
+    told = {stem: Stem(audio, file.stem, licence, "composed") for stem, audio in stems.items()}
     return Song(told, mixed=True)
