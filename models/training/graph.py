@@ -91,14 +91,20 @@ class Graph:
         parameters = [self.weight(p) for p in (scale, shift, zeros, ones)]
         return self.op("BatchNormalization", x, *parameters, epsilon=BATCH_NORM_EPSILON)
 
+    def scaled(self, x: str, scale: Array, shift: Array) -> str:
+        """As `batch_norm`, by a convolution of each channel for itself: that is fused with a `LeakyRelu` behind it."""
+        kernel = scale.astype(np.float32) / np.float32((1 + BATCH_NORM_EPSILON) ** 0.5)
+        return self.conv(x, kernel.reshape(-1, 1, 1, 1), shift, group=len(kernel))
+
     def transposed_conv(self, x: str, kernel: Array, bias: Array) -> str:
-        """(in, out, 5, 5) transposed convolution of stride 2 as four convolutions, one an output parity."""
+        """(in, out, 5, 5) transposed convolution of stride 2, and `Relu`: four convolutions, one an output parity."""
         planes = []
         for rows in TAPS.values():
             for columns in TAPS.values():
                 taps = kernel[:, :, [rows[o] for o in sorted(rows)]][:, :, :, [columns[o] for o in sorted(columns)]]
                 pads = [1, 1, max(rows), max(columns)]
-                planes.append(self.conv(x, taps.transpose(1, 0, 2, 3), bias, pads=pads))
+                plane = self.conv(x, taps.transpose(1, 0, 2, 3), bias, pads=pads)
+                planes.append(self.op("Relu", plane))  # before they are put together it is fused
         return self.op("DepthToSpace", self.op("Concat", *planes, axis=1), blocksize=2, mode="DCR")
 
     def model(self, name: str, producer: str, masks: int, phases: int = 0) -> onnx.ModelProto:
@@ -130,12 +136,12 @@ def unet(graph: Graph, x: str, weights: Weights) -> str:
         skips.append(graph.conv(x, *conv, strides=[2, 2], pads=[1, 1, 2, 2]))
         norm = f"down{level}_act.0."
         if level < 6:
-            normed = graph.batch_norm(skips[-1], weights[norm + "weight"], weights[norm + "bias"])
+            normed = graph.scaled(skips[-1], weights[norm + "weight"], weights[norm + "bias"])
             x = graph.op("LeakyRelu", normed, alpha=LEAK)
     x = skips.pop()
     before = 0, 0
     for level, left, right in zip(range(1, 6), TRIM["left"], TRIM["right"], strict=True):
-        x = graph.op("Relu", graph.transposed_conv(x, weights[f"up{level}.0.weight"], weights[f"up{level}.0.bias"]))
+        x = graph.transposed_conv(x, weights[f"up{level}.0.weight"], weights[f"up{level}.0.bias"])
         x = graph.batch_norm(x, weights[f"up{level}.3.weight"], weights[f"up{level}.3.bias"])
         x = graph.trimmed(x, left - 2 * before[0], right - 2 * before[1])
         x = graph.op("Concat", graph.trimmed(skips.pop(), left, right), x, axis=1)

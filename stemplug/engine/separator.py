@@ -108,9 +108,12 @@ class Separator:
         """What runs the model, in ONNX Runtime's words."""
         return self.runner.provider
 
-    def stream(self, sample_rate: int, *, residual: bool = True, executor: Executor | None = None) -> StemStream:
+    def stream(
+        self, sample_rate: int, *, frames: int | None = None, residual: bool = True, executor: Executor | None = None
+    ) -> StemStream:
         """Open a stream at ``sample_rate`` Hz. It belongs to one thread; any number may be open.
 
+        ``frames`` tells how long the song is, about: then all lanes end at the same time, if windows may be shorter.
         Without ``residual`` that stem is left to the caller, who has the mixture. ``executor`` runs the windows in
         place of the separator's lanes, and must begin them in order.
         """
@@ -119,6 +122,7 @@ class Separator:
             self.manifest,
             executor or self._executor,
             sample_rate=sample_rate,
+            frames=frames,
             lanes=self.lanes,
             scratch=self._scratch,
             consistent=self.consistent,
@@ -208,7 +212,7 @@ class Separator:
         cancel: threading.Event | None,
     ) -> Generator[Stems, None, None]:
         """Push ``blocks`` through a stream, keeping all lanes busy, and yield what is ready."""
-        stream = self.stream(sample_rate)
+        stream = self.stream(sample_rate, frames=frames)
         queued = self.lanes + 1  # one more than can run, so that no lane waits for the next
         done = 0
 

@@ -35,20 +35,17 @@ def stream_latency(geometry: Geometry, look_ahead: int, model_rate: int, sample_
     return math.ceil(model) + from_model + resampled + SILENCE_CELL - 1
 
 
-def last_hops(geometry: Geometry, rest: int, started: int, lanes: int) -> list[int]:
-    """Cut the last ``rest`` frames of a song into hops: whole ones, and at the end one for each lane left idle.
+def next_hop(geometry: Geometry, rest: int, started: int, lanes: int) -> int:
+    """The hop of the next window, where ``rest`` frames are left: all that follow are as long, within a step.
 
-    A lane is not given a hop shorter than its context, which would hardly spare the other lanes work.
+    They are as many as keep all lanes busy to the end, unless they were shorter than their context, which would hardly
+    spare the other lanes work. ``started`` counts the windows before.
     """
-    whole, rest = divmod(rest, geometry.hop)
-    hops, step = [geometry.hop] * whole, geometry.step or geometry.hop
-    idle = lanes - (started + whole) % lanes
-    parts = max(1, min(idle, rest // max(1, geometry.left + geometry.right)))
-    size = -(-rest // (parts * step)) * step
-    while rest > 0:
-        hops.append(min(size, -(-rest // step) * step))
-        rest -= hops[-1]
-    return hops
+    step = geometry.step or geometry.hop
+    least = -(-rest // geometry.hop)
+    even = least + -(started + least) % lanes
+    windows = max(least, min(even, rest // max(1, geometry.left + geometry.right)))
+    return -(-rest // (windows * step)) * step
 
 
 class StemStream:
@@ -77,6 +74,7 @@ class StemStream:
         executor: Executor,
         *,
         sample_rate: int,
+        frames: int | None,
         lanes: int,
         scratch: Scratch,
         consistent: bool,
@@ -100,6 +98,10 @@ class StemStream:
         self._live, self._watch = live, watch
         self._estimated = [s for s in manifest.stems if not (consistent and s == manifest.residual)]
         self._subtracts = consistent and residual
+        self._rings = math.ceil(RINGING * sample_rate) if sample_rate != manifest.sample_rate else 0
+        self._expected = 0  # frames at the model's rate
+        if frames is not None:
+            self._expected = math.ceil((frames + self._rings) * manifest.sample_rate / sample_rate)
         self._channels = 0
         self._pushed = 0
         self._flushed = False
@@ -201,7 +203,7 @@ class StemStream:
         """About how many frames must still come before the next window can begin."""
         if not self._channels:
             return 0
-        missing = self._known() - self._input.end
+        missing = self._known(self._geometry.hop) - self._input.end
         return max(0, math.ceil(missing * self.sample_rate / self._manifest.sample_rate))
 
     def cancel(self) -> None:
@@ -236,8 +238,8 @@ class StemStream:
         if self._subtracts:
             self._mixture.append(audio)
         with self._watch("resample"):
-            if last and self.sample_rate != self._manifest.sample_rate:
-                audio = np.zeros((self._channels, math.ceil(RINGING * self.sample_rate)), np.float32)
+            if last and self._rings:
+                audio = np.zeros((self._channels, self._rings), np.float32)
             resampled = self._to_model.push(audio)
         self._input.append(resampled)
         self._model_sounds.push(resampled)
@@ -245,27 +247,33 @@ class StemStream:
         if last:
             self._input_frames = self._input.end  # with what rings behind the song
             self._level.end()
-        while hops := self._next_hops(last):
-            for hop in hops:
-                self._start(hop)
+        while hop := self._next_hop(last):
+            self._start(hop)
 
-    def _known(self) -> int:
-        """The end of the input that the next whole window needs."""
-        geometry = self._geometry
-        return self._covered + geometry.hop + geometry.fade + geometry.right + self._level.look_ahead
+    def _known(self, hop: int) -> int:
+        """The end of the input that the next window needs."""
+        return self._covered + hop + self._geometry.fade + self._geometry.right + self._level.look_ahead
 
-    def _next_hops(self, last: bool) -> list[int]:
-        """The windows that can begin now: whole ones, but short ones up to where the song ends or silence sets in."""
-        geometry, covered, known = self._geometry, self._covered, self._known()
+    def _next_hop(self, last: bool) -> int:
+        """The hop of a window that can begin now, or 0: its share of the song's rest, or up to silence."""
+        covered, hop = self._covered, self._geometry.hop
+        rest = (self._input_frames if last else self._expected) - covered
+        if last and rest <= 0:
+            return 0
+        if self._expected and rest > 0:
+            hop = self._even(rest)
+        known = self._known(hop)
         if last:
             known = min(known, self._input_frames)
         elif known > self._input.end:
-            return []
+            return 0
         sound = self._model_sounds.sound_end(covered, known) - covered
-        if sound >= geometry.hop or (not last and not sound):
-            return [geometry.hop]
-        rest = sound or min(geometry.hop, self._input_frames - covered)  # silence gives a window as well, its last
-        return last_hops(geometry, rest, self._started, self._lanes) if rest > 0 else []
+        if last and not sound:
+            return self._even(min(hop, rest))  # silence gives a window as well, its last
+        return self._even(sound) if 0 < sound < hop else hop
+
+    def _even(self, rest: int) -> int:
+        return next_hop(self._geometry, rest, self._started, self._lanes)
 
     def _start(self, hop: int) -> None:
         """Have the next window separated."""

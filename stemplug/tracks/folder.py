@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -359,7 +360,8 @@ class FolderWriter(Closing):
             gain = 1 / peak if self._spooling and peak > 1 else 1.0
             if self._spooling:
                 self._respool(gain)
-            reports = [track.finish(gain) for track in self._tracks.values()]
+            with ThreadPoolExecutor(len(self._tracks)) as pool:  # to hash them takes a while, and nothing else is to do
+                reports = list(pool.map(lambda track: track.finish(gain), self._tracks.values()))
             for report in reports:
                 unasked = self._options.clip == "none" and self._depth != "32f"
                 report.saturated = unasked and report.beyond_full_scale > 0

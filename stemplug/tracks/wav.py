@@ -21,6 +21,7 @@ from stemplug.closing import Closing
 DEPTHS = {"16": 16, "24": 24, "32f": 32}
 """Sample formats and their bits."""
 CHANNEL_NAMES = {1: ("",), 2: (" L", " R")}
+_BLOCK = 1 << 13  # frames at a time: intermediate results stay in the processor's cache
 _RIFF_LIMIT = 0xFFFFFFFF
 _DS64_BYTES = 28
 _EXTENSIBLE = 0xFFFE
@@ -108,16 +109,22 @@ class WavWriter(Closing):
 
     def write(self, audio: Audio) -> None:
         """Append ``(channels, frames)``."""
+        for start in range(0, audio.shape[1], _BLOCK):
+            block = audio[:, start : start + _BLOCK]
+            self._write(self._packed(block).data)
+            self._frames += block.shape[1]
+
+    def _packed(self, audio: Audio) -> NDArray[np.uint8]:
+        """The bytes of samples ``(channels, frames)``."""
         if self._float:
-            samples = np.ascontiguousarray(audio.T, dtype="<f4").view(np.uint8)
-        elif self._bits == 16:
-            samples = quantize(audio, 16).astype("<i2").view(np.uint8)
-        else:
-            bytes4 = quantize(audio, 24).astype("<i4", copy=False).view(np.uint8)
-            samples = np.ascontiguousarray(bytes4.reshape(-1, 4)[:, :3])
-        if samples.size:
-            self._write(samples.reshape(-1).data)
-        self._frames += audio.shape[1]
+            return np.ascontiguousarray(audio.T, dtype="<f4").view(np.uint8)
+        if self._bits == 16:
+            return quantize(audio, 16).astype("<i2").view(np.uint8)
+        bytes4 = quantize(audio, 24).astype("<i4", copy=False).view(np.uint8).reshape(-1, 4)
+        bytes3 = np.empty((len(bytes4), 3), np.uint8)
+        for place in range(3):  # twice as fast as a copy of three in four
+            bytes3[:, place] = bytes4[:, place]
+        return bytes3
 
     def close(self) -> None:
         """Complete the header, sync and close."""

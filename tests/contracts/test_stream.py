@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from stemplug import Separator, Stems
 from stemplug.audio import Audio
-from stemplug.engine.stream import last_hops
+from stemplug.engine.stream import next_hop
 from stemplug.models import Geometry
 from tests.conftest import RATE
 
 
-def pushed(separator: Separator, audio: Audio, rate: int, blocks: list[int]) -> Stems:
-    """Push ``audio`` in blocks of the sizes given, over and over, and join what comes."""
-    stream = separator.stream(rate)
+def pushed(separator: Separator, audio: Audio, rate: int, blocks: list[int], told: bool = True) -> Stems:
+    """Push ``audio`` in blocks of the sizes given, over and over, and join what comes; ``told`` how long it is."""
+    stream = separator.stream(rate, frames=audio.shape[1] if told else None)
     pieces, position, turn = [], 0, 0
     while position < audio.shape[1]:
         size = blocks[turn % len(blocks)]
@@ -46,12 +46,14 @@ def test_single_samples_give_the_same_bits(passthrough: Separator, song: Audio) 
     blocks=st.lists(st.integers(0, 20_000), min_size=1, max_size=8).filter(any),
     frames=st.integers(1, 50_000),
     rate=st.sampled_from([8000, 22050, 44100, 48000, 96000]),
+    told=st.booleans(),
 )
 def test_bits_do_not_depend_on_any_blocks(
-    passthrough: Separator, song: Audio, blocks: list[int], frames: int, rate: int
+    passthrough: Separator, song: Audio, blocks: list[int], frames: int, rate: int, told: bool
 ) -> None:
     audio = song[:, 10_000 : 10_000 + frames]
-    assert same(pushed(passthrough, audio, rate, blocks), passthrough.separate(audio, rate))
+    whole = passthrough.separate(audio, rate) if told else pushed(passthrough, audio, rate, [frames], told)
+    assert same(pushed(passthrough, audio, rate, blocks, told), whole)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000, 192000])
@@ -93,15 +95,13 @@ def test_a_stream_of_nothing_gives_nothing(separator: Separator) -> None:
     assert separator.stream(RATE).flush().frames == 0
 
 
-@pytest.mark.parametrize(("windows", "rest"), [(2, 5 * RATE), (0, 35 * RATE)], ids=["whole", "a lane each"])
-def test_windows_leave_no_seam(spleeter: Separator, song: Audio, windows: int, rest: int) -> None:
+@pytest.mark.parametrize(("seconds", "windows"), [(82, 4), (35, 2)], ids=["several", "a lane each"])
+def test_windows_leave_no_seam(spleeter: Separator, song: Audio, seconds: int, windows: int) -> None:
     """Several windows against one pass over the whole song: the context is the network's whole reach."""
-    runner = spleeter.runner
-    geometry = runner.geometry
     sounding = song[:, 30_000:-30_000]  # a window knows nothing of the silence that the engine keeps
-    audio = np.tile(sounding, 20)[:, : windows * geometry.hop + rest]
-    joins = np.cumsum(last_hops(geometry, audio.shape[1], 0, spleeter.lanes))[:-1]
-    assert len(joins) == max(1, windows)
+    audio = np.tile(sounding, 20)[:, : seconds * RATE]
+    joins = np.cumsum(hops(spleeter.runner.geometry, audio.shape[1], 0, spleeter.lanes))[:-1]
+    assert len(joins) == windows - 1
     chunked = spleeter.separate(audio, RATE)["vocals"]
     whole = whole_pass(spleeter, audio)
     difference = chunked - whole
@@ -109,6 +109,18 @@ def test_windows_leave_no_seam(spleeter: Separator, song: Audio, windows: int, r
     for join in joins:
         around = slice(join - 2205, join + 2205)
         assert ratio_db(difference[:, around], whole[:, around]) <= -60
+
+
+@pytest.mark.parametrize("told", [1.0, 0.4, 1.7], ids=["right", "too short", "too long"])
+def test_what_is_told_of_the_length_changes_no_stem(spleeter: Separator, song: Audio, told: float) -> None:
+    audio = np.tile(song[:, 30_000:-30_000], 20)[:, : 62 * RATE]
+    expected = spleeter.separate(audio, RATE)["vocals"]
+    stream = spleeter.stream(RATE, frames=round(told * audio.shape[1]))
+    found = [stream.push(audio[:, start : start + 99_999])["vocals"] for start in range(0, audio.shape[1], 99_999)]
+    stem = np.concatenate([*found, stream.flush()["vocals"]], axis=1)
+    assert stem.shape == audio.shape
+    assert np.linalg.norm(stem - expected) <= 1e-4 * np.linalg.norm(expected)
+    assert np.array_equal(stem, expected) == (told == 1)
 
 
 @given(
@@ -120,16 +132,27 @@ def test_windows_leave_no_seam(spleeter: Separator, song: Audio, windows: int, r
     started=st.integers(0, 9),
     lanes=st.integers(1, 4),
 )
-def test_the_last_hops_cover_the_song(
+def test_hops_cover_the_song_evenly(
     steps: int, step: int, whole_only: bool, context: int, frames: int, started: int, lanes: int
 ) -> None:
     hop = steps * step
     geometry = Geometry(hop=hop, fade=0, left=context, right=0, step=0 if whole_only else step)
-    hops = last_hops(geometry, frames, started, lanes)
+    found = hops(geometry, frames, started, lanes)
     unit = hop if whole_only else step
-    assert frames <= sum(hops) < frames + unit
-    assert all(length <= hop and length % unit == 0 for length in hops)
-    assert len(hops) - frames // hop <= lanes
+    assert frames <= sum(found) < frames + unit
+    assert all(length <= hop and length % unit == 0 for length in found)
+    assert len(found) - -(-frames // hop) < lanes
+    if not whole_only and frames > lanes * hop > 2 * lanes * context:
+        assert max(found) - min(found) <= unit
+        assert (started + len(found)) % lanes == 0
+
+
+def hops(geometry: Geometry, frames: int, started: int, lanes: int) -> list[int]:
+    """Those of all windows of a song."""
+    found: list[int] = []
+    while (rest := frames - sum(found)) > 0:
+        found.append(next_hop(geometry, rest, started + len(found), lanes))
+    return found
 
 
 def whole_pass(separator: Separator, audio: Audio) -> Audio:

@@ -97,7 +97,7 @@ def test_the_time_of_a_bad_sample_counts_from_the_start_of_the_stream(passthroug
 
 
 def test_a_stream_goes_on_after_a_refused_block(passthrough: Separator) -> None:
-    stream = passthrough.stream(RATE)
+    stream = passthrough.stream(RATE, frames=2 * NOISE.shape[1])
     pieces = []
     for block in (NAN, NOISE, None, NOISE.astype(np.int16), NOISE):
         try:
