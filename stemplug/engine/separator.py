@@ -115,7 +115,7 @@ class Separator:
 
         ``frames`` tells how long the song is, about: then all lanes end at the same time, if windows may be shorter.
         Without ``residual`` that stem is left to the caller, who has the mixture. ``executor`` runs the windows in
-        place of the separator's lanes, and must begin them in order.
+        place of the separator's lanes, and must begin them in order. Raises `OptionError` for ``frames`` that are none.
         """
         return StemStream(
             self.runner,

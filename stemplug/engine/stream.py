@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -101,7 +102,9 @@ class StemStream:
         self._rings = math.ceil(RINGING * sample_rate) if sample_rate != manifest.sample_rate else 0
         self._expected = 0  # frames at the model's rate
         if frames is not None:
-            self._expected = math.ceil((frames + self._rings) * manifest.sample_rate / sample_rate)
+            if isinstance(frames, bool) or not isinstance(frames, numbers.Integral) or frames < 0:
+                raise OptionError(f"frames {frames!r}: expected a whole number, 0 or more, or None.")
+            self._expected = math.ceil((int(frames) + self._rings) * manifest.sample_rate / sample_rate)
         self._channels = 0
         self._pushed = 0
         self._flushed = False

@@ -109,6 +109,12 @@ def test_a_stream_goes_on_after_a_refused_block(passthrough: Separator) -> None:
     assert np.array_equal(np.concatenate(pieces, axis=1), expected)
 
 
+@pytest.mark.parametrize("frames", [-1, 1.5, True, "100", float("nan")])
+def test_a_length_that_is_none_is_refused(passthrough: Separator, frames: object) -> None:
+    with pytest.raises(OptionError, match="frames .* expected a whole number"):
+        passthrough.stream(RATE, frames=frames)  # type: ignore[arg-type]
+
+
 def strided(audio: Audio) -> Audio:
     wide = np.zeros((4, 3 * audio.shape[1]), np.float32)
     wide[::2, ::3] = audio
