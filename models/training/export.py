@@ -12,7 +12,6 @@ import argparse
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +23,6 @@ from onnx import helper
 # How much of a refiner's correction is applied: with half, the geometric mean of its masks and the U-Net's, held-out
 # songs gain most of what they gain with all, and the recorded one loses little. See validate.py and README.md.
 BELIEF = 0.5
-DOUBLE: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 2, 2]}
 BLOCK = tuple(f"{layer}.{kind}" for layer in ("time", "norm", "wide", "narrow") for kind in ("weight", "bias"))
 
 
@@ -67,13 +65,7 @@ def build(network: Unet, refiner: Refiner | None, dtype: type[np.floating]) -> o
     x = unet(graph, "magnitude", weights)
     # Only what the others' logits are above the last stem's counts, so that one is 0 and needs no channels.
     kernel, bias = (above_last(weights[f"masks.{name}"], axis) for name, axis in (("weight", 1), ("bias", 0)))
-    # With so few output channels the plain operator is quicker than convolutions by parity. On the way it takes six
-    # times the memory of what it gives: so one channel at a time.
-    channels = [
-        graph.op("ConvTranspose", x, graph.weight(kernel[:, [i]]), graph.weight(bias[[i]]), **DOUBLE)
-        for i in range(len(bias))
-    ]
-    logits = [graph.op("Concat", *sides, axis=1) for sides in zip(channels[::2], channels[1::2], strict=True)]
+    logits = graph.split(graph.transposed_conv_of_few(x, kernel, bias), network.stems - 1)
     masks = softmax(graph, [*logits, graph.weight(np.float32([0]))])
     if refiner is None:
         graph.nodes.append(helper.make_node("Concat", masks, ["mask"], axis=1))

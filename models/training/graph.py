@@ -107,6 +107,18 @@ class Graph:
                 planes.append(self.op("Relu", plane))  # before they are put together it is fused
         return self.op("DepthToSpace", self.op("Concat", *planes, axis=1), blocksize=2, mode="DCR")
 
+    def transposed_conv_of_few(self, x: str, kernel: Array, bias: Array) -> str:
+        """(in, out, 5, 5) transposed convolution of stride 2 to few channels: one convolution to those of all parities.
+
+        Together they fill the block of channels that the kernels work on. So it costs little that 11 of 36 taps are
+        0, and it is faster than the plain operator and takes less memory on the way.
+        """
+        inside, out = kernel.shape[:2]
+        taps = np.pad(kernel, ((0, 0), (0, 0), (1, 0), (1, 0))).reshape(inside, out, 3, 2, 3, 2)[:, :, ::-1, :, ::-1]
+        taps = taps.transpose(3, 5, 1, 0, 2, 4).reshape(4 * out, inside, 3, 3)
+        planes = self.conv(x, taps, np.tile(bias, 4), pads=[1, 1, 1, 1])
+        return self.op("DepthToSpace", planes, blocksize=2, mode="DCR")
+
     def model(self, name: str, producer: str, masks: int, phases: int = 0) -> onnx.ModelProto:
         """The finished model: ``magnitude`` (1, 2, frames, bins) to ``mask`` (1, masks, frames, bins).
 
