@@ -19,7 +19,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -224,17 +224,12 @@ class UnetRun(Run):
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
-        self.args = args
         self.valid = Library.read(args.library, "valid")
-        super().__init__(args, self.made())
-        self.forward = torch.compile(self.network) if args.compile else self.network
-
-    def made(self) -> nn.Module:
-        """The network at the start."""
         network = Unet(len(OUT))
-        weights = load(self.args.checkpoints / CHECKPOINTS["accompaniment"])
+        weights = load(args.checkpoints / CHECKPOINTS["accompaniment"])
         network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
-        return network
+        super().__init__(args, network)
+        self.forward = torch.compile(self.network) if args.compile else self.network
 
     def batches(self) -> Iterable[Tensor]:
         """See `Run`: stems (batch, 4, 2, samples)."""
@@ -245,11 +240,7 @@ class UnetRun(Run):
         """See `Run`."""
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
         truth = spectra(heard(batch, generator).to(self.device))
-        return total_loss(self.masks(self.forward, truth), truth)
-
-    def masks(self, network: Callable[[Tensor], Tensor], truth: Tensor) -> Tensor:
-        """Those of the mixture of stems, whose spectra ``truth`` are."""
-        return network(truth.sum(dim=1).abs())
+        return total_loss(self.forward(truth.sum(dim=1).abs()), truth)
 
     def scores(self, network: nn.Module) -> Tensor:
         """See `Run`."""
@@ -257,7 +248,7 @@ class UnetRun(Run):
         rows = []
         for index in range(self.args.validation):
             truth = spectra(torch.from_numpy(mixer(index)[None, :3]).to(self.device))
-            rows.append(sdr(self.masks(network, truth), truth))
+            rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
         return torch.cat(rows)
 
 

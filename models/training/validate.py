@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from bandsplit import BandSplit, load_bands
 from export import load, load_refiner
 from mixtures import PASSAGE, REFERENCE_DB, STEMS
 from network import LOW, Refiner, Unet, logarithm
@@ -68,11 +67,10 @@ def passages(folder: Path, each: bool) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def scores(stems: Tensor, unet: Unet | BandSplit, refiner: Refiner | None) -> dict[str, list[float]]:
+def scores(stems: Tensor, unet: Unet, refiner: Refiner | None) -> dict[str, list[float]]:
     """SDR by stem, with the masks of the U-Net and with those of the refiner."""
     truth = spectra(stems)
-    mixture = truth.sum(dim=1)
-    masks = unet(mixture if isinstance(unet, BandSplit) else mixture.abs())
+    masks = unet(truth.sum(dim=1).abs())
     found = {"U-Net": sdr(masks, truth)[0].tolist()}
     if refiner is not None:
         low, seen, bands = observe(truth, masks)
@@ -88,10 +86,8 @@ def main() -> None:
     parser.add_argument("library", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--refiner", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--bands", action="store_true", help="the checkpoint is one of bandsplit.py")
     args = parser.parse_args()
-    unet = (load_bands if args.bands else load)(args.checkpoint).eval()
-    refiner = load_refiner(args.refiner, 1.0) if args.refiner else None
+    unet, refiner = load(args.checkpoint).eval(), load_refiner(args.refiner, 1.0) if args.refiner else None
     table: dict[str, dict[tuple[str, str], list[float]]] = {}
     for folder, kind in kinds(args.library):
         whole = not set(WHOLE).isdisjoint(kind.values())
