@@ -111,7 +111,7 @@ class Graph:
         """(in, out, 5, 5) transposed convolution of stride 2 to few channels: one convolution to those of all parities.
 
         Together they fill the block of channels that the kernels work on. So it costs little that 11 of 36 taps are
-        0, and it is faster than the plain operator and takes less memory on the way.
+        0, and it is faster than the plain operator.
         """
         inside, out = kernel.shape[:2]
         taps = np.pad(kernel, ((0, 0), (0, 0), (1, 0), (1, 0))).reshape(inside, out, 3, 2, 3, 2)[:, :, ::-1, :, ::-1]
