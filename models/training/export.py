@@ -1,29 +1,42 @@
-"""Export a U-Net that was trained here as an ONNX graph: magnitudes in, masks of all stems but the last out.
+"""Export networks that were trained here as one ONNX graph: spectra in, masks of all stems but the last out.
 
-    python models/training/export.py CHECKPOINT [--refiner CHECKPOINT] [--model FOLDER]
+    python models/training/export.py CHECKPOINT [--bands CHECKPOINT] [--model FOLDER]
 
-The checkpoints are those of train.py and refine.py. The graph goes into the model's folder, its hash into the manifest
-there. Needs the extra ``[train]``.
+The checkpoints are those of train.py and bandsplit.py. The graph goes into the model's folder, its hash into the
+manifest there. Needs the extra ``[train]``.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from graph import NO_CUT, TRIM, Array, Graph, Weights, export, unet
-from network import DILATIONS, EDGES, LOW, QUIET, REACH, TAPS, Refiner, Unet, bands_above
+from network import (
+    DILATIONS,
+    EDGES,
+    GROUPS,
+    HEARD,
+    LOW,
+    QUIET,
+    REACH,
+    SIZES,
+    TAPS,
+    BandSplit,
+    Unet,
+    banded,
+    mean_of,
+)
 from onnx import helper
 
-# How much of a refiner's correction is applied: with half, the geometric mean of its masks and the U-Net's, held-out
-# songs gain most of what they gain with all, and the recorded one loses little. See validate.py and README.md.
-BELIEF = 0.5
-BLOCK = tuple(f"{layer}.{kind}" for layer in ("time", "norm", "wide", "narrow") for kind in ("weight", "bias"))
+# Of the band-split network's masks in the geometric mean with those of the U-Net. See validate.py and README.md.
+SHARE = 0.75
 
 
 def load(checkpoint: Path) -> Unet:
@@ -34,14 +47,11 @@ def load(checkpoint: Path) -> Unet:
     return network
 
 
-def load_refiner(checkpoint: Path, belief: float = BELIEF) -> Refiner:
-    """Read a checkpoint of refine.py, as `load`; its corrections, in logits, times ``belief``."""
+def load_bands(checkpoint: Path) -> BandSplit:
+    """Read a checkpoint of bandsplit.py, as `load`."""
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["weights"]
-    network = Refiner(len(weights["last.bias"]) // (2 * LOW), len(weights["first.bias"])).eval()
+    network = BandSplit(len(weights["masks.0.3.bias"]) // (2 * SIZES[0])).eval()
     network.load_state_dict(weights)
-    with torch.no_grad():
-        network.last.weight *= belief
-        network.last.bias *= belief
     return network
 
 
@@ -59,7 +69,7 @@ def softmax(graph: Graph, logits: list[str]) -> list[str]:
     return [graph.op("Div", part, total) for part in powers[:-1]]
 
 
-def build(network: Unet, refiner: Refiner | None, dtype: type[np.floating]) -> onnx.ModelProto:
+def build(network: Unet, bands: BandSplit | None, dtype: type[np.floating]) -> onnx.ModelProto:
     """The whole graph; the masks are the shares of all stems but the last, left and right of each."""
     graph, weights = Graph(dtype), {name: value.numpy() for name, value in network.state_dict().items()}
     x = unet(graph, "magnitude", weights)
@@ -67,73 +77,159 @@ def build(network: Unet, refiner: Refiner | None, dtype: type[np.floating]) -> o
     kernel, bias = (above_last(weights[f"masks.{name}"], axis) for name, axis in (("weight", 1), ("bias", 0)))
     logits = graph.split(graph.transposed_conv_of_few(x, kernel, bias), network.stems - 1)
     masks = softmax(graph, [*logits, graph.weight(np.float32([0]))])
-    if refiner is None:
+    if bands is None:
         graph.nodes.append(helper.make_node("Concat", masks, ["mask"], axis=1))
         return graph.model("unet", "export", 2 * len(masks))
-    corrected = graph.op("Concat", *refined(graph, refiner, masks), axis=1)
+    low = graph.op("Concat", *mean(graph, low_masks(graph, bands), masks), axis=1)
     above = graph.part(graph.op("Concat", *masks, axis=1), 3, LOW, NO_CUT)
-    mask = graph.trimmed(graph.op("Concat", corrected, above, axis=3), REACH, REACH)
-    graph.nodes.append(helper.make_node("Identity", [mask], ["mask"]))
-    return graph.model("refined", "export", 2 * len(masks), LOW)
+    graph.nodes.append(helper.make_node("Concat", [low, above], ["mask"], axis=3))
+    return graph.model("bands", "export", 2 * len(masks), LOW)
 
 
-def refined(graph: Graph, refiner: Refiner, masks: list[str]) -> list[str]:
-    """The masks of all stems but the last in the lowest bins, from those of a U-Net; see `Refiner`."""
-    weights = {name: value.numpy() for name, value in refiner.state_dict().items()}
-    magnitude, spectrum = (
-        graph.trimmed(x, 2 * TRIM["left"][-1], 2 * TRIM["right"][-1]) for x in ("magnitude", "spectrum")
-    )
-    rest = graph.op("Relu", graph.op("Sub", graph.weight(np.float32([1])), graph.op("Sum", *masks)))
-    masks = [*masks, rest]
-    low = graph.op("Concat", *(graph.part(mask, 3, 0, LOW) for mask in masks), axis=1)
+def mean(graph: Graph, ours: list[str], theirs: list[str]) -> list[str]:
+    """See `mean_of`: of all stems but the last, in the lowest bins."""
+    logits = []
+    for masks, share in ((ours, SHARE), ([graph.part(mask, 3, 0, LOW) for mask in theirs], 1 - SHARE)):
+        rest = graph.op("Relu", graph.op("Sub", graph.weight(np.float32([1])), graph.op("Sum", *masks)))
+        weight = graph.weight(np.float32([share]))
+        logits.append([graph.op("Mul", logarithm(graph, mask), weight) for mask in (*masks, rest)])
+    return softmax(graph, [graph.op("Add", *pair) for pair in zip(*logits, strict=True)])
+
+
+def low_masks(graph: Graph, network: BandSplit) -> list[str]:
+    """The masks of all stems but the last in the lowest bins; see `BandSplit`.
+
+    In between, what bands are known by is (bands, frames, width); bands of one size are computed together. Of context,
+    as much is left out as by the U-Net, in two steps: what lies further away than its `REACH`, and at the end that.
+    """
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    left, right = (2 * TRIM[side][-1] - REACH for side in ("left", "right"))
+    magnitude, spectrum = (graph.trimmed(x, left, right) for x in ("magnitude", "spectrum"))
     level = graph.part(magnitude, 3, 0, LOW)
-    bands = banded(graph, [magnitude, *(graph.op("Mul", mask, magnitude) for mask in masks)])
-    logits = logarithm(graph, low)
-    seen = [logarithm(graph, level), logits, logarithm(graph, bands), *phases(graph, spectrum, level)]
-    rows = [graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 1, 3]), graph.integers(0, 0, -1)) for x in seen]
-    kernel = weights["first.weight"] / weights["deviation"]
-    x = graph.linear(graph.op("Concat", *rows, axis=2), kernel, weights["first.bias"] - kernel @ weights["mean"])
+    seen = graph.op("Concat", logarithm(graph, level), *phases(graph, spectrum, level), axis=1)
+    parts = [
+        split(graph, graph.part(seen, 3, bins.start, bins.stop), weights, bands, HEARD) for bands, bins in equal_bands()
+    ]
+    count = len(network.split)
+    above = logarithm(graph, banded_above(graph, magnitude))
+    parts.append(split(graph, above, weights, range(len(SIZES), count), 2))
+    x = graph.op("Reshape", graph.op("Concat", *parts, axis=0), graph.integers(-1, network.width))
     for number, dilation in enumerate(DILATIONS):
-        x = block(graph, x, {name: weights[f"blocks.{number}.{name}"] for name in BLOCK}, dilation)
-    x = graph.linear(layer_norm(graph, x, weights, "norm"), weights["last.weight"], weights["last.bias"])
-    x = graph.op("Reshape", x, graph.integers(0, 0, 2 * refiner.stems, LOW))
-    x = graph.op("Add", graph.op("Transpose", x, perm=[0, 2, 1, 3]), logits)
-    return softmax(graph, graph.split(x, refiner.stems))
+        x = along(graph, x, part_of(weights, f"along.{number}."), dilation, count)
+        x = across(graph, x, part_of(weights, f"across.{number}."))
+    x = graph.op("Reshape", x, graph.integers(count, -1, network.width))
+    logits = graph.trimmed(logits_of(graph, x, weights), REACH, REACH)
+    return softmax(graph, graph.split(logits, network.stems))
 
 
-def block(graph: Graph, x: str, weights: Weights, dilation: int) -> str:
-    """See `network.Block`; frames come before channels."""
-    pad = dilation * (TAPS // 2)
-    y = graph.op("Transpose", x, perm=[0, 2, 1])
-    kernel, bias = weights["time.weight"], weights["time.bias"]
-    y = graph.conv(y, kernel, bias, dilations=[dilation], pads=[pad, pad], group=len(kernel))
-    y = layer_norm(graph, graph.op("Transpose", y, perm=[0, 2, 1]), weights, "norm")
-    y = graph.op("Relu", graph.linear(y, weights["wide.weight"], weights["wide.bias"]))
-    return graph.op("Add", x, graph.linear(y, weights["narrow.weight"], weights["narrow.bias"]))
+def equal_bands() -> Iterator[tuple[range, range]]:
+    """Yield the bands of each size, and the bins that they share out among them."""
+    band = start = 0
+    for size, run in groupby(SIZES):
+        count = len(list(run))
+        yield range(band, band + count), range(start, start + count * size)
+        band, start = band + count, start + count * size
 
 
-def layer_norm(graph: Graph, x: str, weights: Weights, name: str) -> str:
-    scale, shift = (graph.weight(weights[f"{name}.{kind}"]) for kind in ("weight", "bias"))
-    return graph.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=1e-5)
+def part_of(weights: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def stacked(weights: Weights, name: str, bands: range) -> Weights:
+    """A linear layer, and the layer norm before it if any, of several bands."""
+    layers = [part_of(weights, f"{name}.{band}.") for band in bands]
+    return {key: np.stack([layer[key] for layer in layers]) for key in layers[0]}
+
+
+def split(graph: Graph, x: str, weights: Weights, bands: range, features: int) -> str:
+    """The first layer of bands, from what is known of their bins: (1, features, frames, bins)."""
+    layer = stacked(weights, "split", bands)
+    kernel, bias = affine(*(layer[f"{number}.{kind}"] for number in "01" for kind in ("weight", "bias")))
+    inside = kernel.shape[2]
+    x = graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 3, 1]), graph.integers(-1, len(bands), inside))
+    x = graph.op("Transpose", normal(graph, x, inside), perm=[1, 0, 2])
+    # Here left and right of a feature are neighbours, there all features of a channel.
+    ours = kernel.reshape(len(bands), -1, inside // features, 2, features // 2).swapaxes(3, 4)
+    return linear(graph, x, ours.reshape(kernel.shape), bias)
+
+
+def logits_of(graph: Graph, x: str, weights: Weights) -> str:
+    """The last layers: (bands, frames, width) to (1, stems * 2, frames, LOW)."""
+    parts = []
+    for bands, bins in equal_bands():
+        layer = stacked(weights, "masks", bands)
+        hidden = affine(*(layer[f"{number}.{kind}"] for number in "01" for kind in ("weight", "bias")))
+        y = normal(graph, graph.part(x, 0, bands.start, bands.stop), hidden[0].shape[2])
+        y = linear(graph, graph.op("Tanh", linear(graph, y, *hidden)), layer["3.weight"], layer["3.bias"])
+        size, out = len(bins) // len(bands), layer["3.bias"].shape[1]
+        y = graph.op("Reshape", y, graph.integers(len(bands), -1, out // size, size))
+        y = graph.op("Transpose", y, perm=[2, 1, 0, 3])
+        parts.append(graph.op("Reshape", y, graph.integers(1, out // size, -1, len(bins))))
+    return graph.op("Concat", *parts, axis=3)
+
+
+def along(graph: Graph, x: str, weights: Weights, dilation: int, bands: int) -> str:
+    """See `network.Along`; ``x`` is (bands * frames, width)."""
+    pad, kernel = dilation * (TAPS // 2), weights["time.weight"]
+    y = graph.op("Reshape", x, graph.integers(bands, -1, len(kernel)))
+    y = graph.op("Transpose", y, perm=[0, 2, 1])
+    y = graph.conv(y, kernel, weights["time.bias"], dilations=[dilation], pads=[pad, pad], group=len(kernel))
+    y = graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 1]), graph.integers(-1, len(kernel)))
+    wide = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "wide.weight", "wide.bias")))
+    y = graph.op("Relu", gemm(graph, normal(graph, y, len(kernel)), *wide))
+    return graph.op("Add", x, gemm(graph, y, weights["narrow.weight"], weights["narrow.bias"]))
+
+
+def across(graph: Graph, x: str, weights: Weights) -> str:
+    """See `network.Across`; ``x`` is (bands * frames, width)."""
+    before = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "before.weight", "before.bias")))
+    weigh = weights["weigh"].swapaxes(1, 2)
+    bands, width = weigh.shape[1], len(before[1])
+    y = gemm(graph, normal(graph, x, width), *before)
+    y = graph.op("Reshape", y, graph.integers(bands, -1, GROUPS, width // GROUPS))
+    y = graph.op("Reshape", graph.op("Transpose", y, perm=[2, 0, 1, 3]), graph.integers(GROUPS, bands, -1))
+    y = graph.op("Relu", graph.op("MatMul", graph.weight(weigh), y))
+    y = graph.op("Reshape", y, graph.integers(GROUPS, bands, -1, width // GROUPS))
+    y = graph.op("Reshape", graph.op("Transpose", y, perm=[1, 2, 0, 3]), graph.integers(-1, width))
+    return graph.op("Add", x, gemm(graph, y, weights["after.weight"], weights["after.bias"]))
+
+
+def gemm(graph: Graph, x: str, kernel: Array, bias: Array) -> str:
+    """(rows, inside) to (rows, out); with a `Relu` behind it, it is fused."""
+    return graph.op("Gemm", x, graph.weight(kernel.T), graph.weight(bias))
+
+
+def normal(graph: Graph, x: str, width: int) -> str:
+    """Layer norm, without the scale and shift of each channel: see `affine`."""
+    return graph.op("LayerNormalization", x, graph.weight(np.ones(width, np.float32)), axis=-1, epsilon=1e-5)
+
+
+def affine(scale: Array, shift: Array, kernel: Array, bias: Array) -> tuple[Array, Array]:
+    """The linear layer (..., out, inside) that does what scale and shift do, and then a linear layer."""
+    return kernel * scale[..., np.newaxis, :], (kernel @ shift[..., np.newaxis])[..., 0] + bias
+
+
+def linear(graph: Graph, x: str, kernels: Array, biases: Array) -> str:
+    """(bands, frames, inside) to (bands, frames, out), by a linear layer (out, inside) a band."""
+    kernel = graph.weight(kernels.swapaxes(1, 2))
+    return graph.op("Add", graph.op("MatMul", x, kernel), graph.weight(biases[:, np.newaxis]))
 
 
 def logarithm(graph: Graph, x: str) -> str:
     return graph.op("Log", graph.op("Add", x, graph.weight(np.float32([QUIET]))))
 
 
-def banded(graph: Graph, magnitudes: list[str]) -> str:
-    """See `network.banded`: of several magnitudes, one after the other in the channels."""
+def banded_above(graph: Graph, magnitude: str) -> str:
+    """See `network.banded`."""
     sums = np.zeros((1024, len(EDGES) - 1), np.float32)
     for band, (start, stop) in enumerate(pairwise(EDGES)):
         sums[start:stop, band] = 1
-    matrix, scale = graph.weight(sums), graph.weight(1 / sums.sum(axis=0))
-    # One after the other: what is put together after the product is 25 times smaller than before it.
-    powers = [graph.op("MatMul", graph.op("Mul", x, x), matrix) for x in magnitudes]
-    return graph.op("Sqrt", graph.op("Mul", graph.op("Concat", *powers, axis=1), scale))
+    power = graph.op("MatMul", graph.op("Mul", magnitude, magnitude), graph.weight(sums))
+    return graph.op("Sqrt", graph.op("Mul", power, graph.weight(1 / sums.sum(axis=0))))
 
 
 def phases(graph: Graph, spectrum: str, level: str) -> list[str]:
-    """How the phase goes on from frame to frame and from bin to bin: see `Refiner.features`."""
+    """How the phase goes on from frame to frame and from bin to bin: see `network.phased`."""
     level = graph.op("Add", level, graph.weight(np.float32([QUIET])))
     real, imaginary = (
         graph.op("Div", graph.op("Squeeze", graph.part(spectrum, 4, i, i + 1), graph.integers(4)), level)
@@ -148,7 +244,8 @@ def phases(graph: Graph, spectrum: str, level: str) -> list[str]:
         graph.op("Add", graph.op("Mul", later[0], sine), graph.op("Mul", later[1], cosine)),
     ]
     upper, lower = ([graph.part(x, 3, i, LOW - 1 + i) for x in (real, imaginary)] for i in (1, 0))
-    return [graph.op("Concat", *parts, axis=1) for parts in (turned, times_conjugate(graph, upper, lower))]
+    first = graph.integers(0, 0, 0, 1, 0, 0, 0, 0)
+    return [*turned, *(graph.op("Pad", part, first) for part in times_conjugate(graph, upper, lower))]
 
 
 def times_conjugate(graph: Graph, a: list[str], b: list[str]) -> list[str]:
@@ -157,12 +254,12 @@ def times_conjugate(graph: Graph, a: list[str], b: list[str]) -> list[str]:
     return [real, graph.op("Sub", graph.op("Mul", a[1], b[0]), graph.op("Mul", a[0], b[1]))]
 
 
-def reference(network: Unet, refiner: Refiner | None, spectrum: torch.Tensor) -> torch.Tensor:
+def reference(network: Unet, bands: BandSplit | None, spectrum: torch.Tensor) -> torch.Tensor:
     """The masks of all stems but the last, (1, 2, frames, bins) to (1, masks, frames, bins)."""
     magnitude = spectrum.abs()
     masks: torch.Tensor = network(magnitude)
-    if refiner is not None:
-        low = refiner(spectrum[..., :LOW], masks[..., :LOW], bands_above(masks, magnitude))
+    if bands is not None:
+        low = mean_of(bands(spectrum[..., :LOW], banded(magnitude)), masks[..., :LOW], SHARE)
         masks = torch.cat([low, masks[..., LOW:]], dim=-1)
     return masks[:, :-1].flatten(1, 2)
 
@@ -170,11 +267,11 @@ def reference(network: Unet, refiner: Refiner | None, spectrum: torch.Tensor) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--refiner", type=Path, metavar="CHECKPOINT", help="of refine.py")
+    parser.add_argument("--bands", type=Path, metavar="CHECKPOINT", help="of bandsplit.py")
     parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "stemplug-4s")
     args = parser.parse_args()
-    networks = load(args.checkpoint), load_refiner(args.refiner) if args.refiner else None
-    export(partial(build, *networks), partial(reference, *networks), args.model, REACH if args.refiner else 0)
+    networks = load(args.checkpoint), load_bands(args.bands) if args.bands else None
+    export(partial(build, *networks), partial(reference, *networks), args.model)
 
 
 if __name__ == "__main__":

@@ -165,11 +165,8 @@ Reference = Callable[[torch.Tensor], torch.Tensor]
 """A network in PyTorch: spectra (1, 2, frames, bins), complex, to masks (1, masks, frames, bins)."""
 
 
-def parity(reference: Reference, model: onnx.ModelProto, reach: int = 0) -> tuple[float, float]:
-    """Difference of the masked spectrum to the reference's, dB: of a whole music-like song, and of a window within.
-
-    ``reach`` tells how many frames more than a U-Net the network hears and cuts off.
-    """
+def parity(reference: Reference, model: onnx.ModelProto) -> tuple[float, float]:
+    """Difference of the masked spectrum to the reference's, dB: of a whole music-like song, and of a window within."""
     import onnxruntime
 
     rng = np.random.default_rng(0)
@@ -191,8 +188,8 @@ def parity(reference: Reference, model: onnx.ModelProto, reach: int = 0) -> tupl
     with torch.no_grad():
         expected = reference(torch.from_numpy(spectrum)).numpy()
     whole = run(slice(None), 0)
-    left, right, size = 193 + reach, 194 + reach, 640  # the networks' reach
-    first = left - 2 * TRIM["left"][-1] - reach
+    left, right, size = 193, 194, 640  # the networks' reach
+    first = left - 2 * TRIM["left"][-1]
     inner = run(slice(128, 128 + size), 1)[:, :, first : first + size - left - right]
     within = slice(128 + left, 128 + size - right)
 
@@ -204,12 +201,10 @@ def parity(reference: Reference, model: onnx.ModelProto, reach: int = 0) -> tupl
     return difference(whole, slice(None)), difference(inner, within)
 
 
-def export(
-    build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path, reach: int = 0
-) -> None:
+def export(build: Callable[[type[np.floating]], onnx.ModelProto], reference: Reference, folder: Path) -> None:
     """Write a graph into a model's folder, see `write`; raises `SystemExit` where it strays from PyTorch."""
     exact, stored = build(np.float32), build(np.float16)
-    errors = parity(reference, exact, reach), parity(reference, stored, reach)
+    errors = parity(reference, exact), parity(reference, stored)
     for label, (whole, window) in zip(("float32 weights", "as stored (fp16)"), errors, strict=True):
         print(f"{label}: differs from PyTorch by {whole:.0f} dB, a window with context by {window:.0f} dB")
     if not (np.max(errors[0]) <= -90 and np.max(errors[1]) <= -50):  # nor where it is not a number

@@ -2,9 +2,11 @@
 
 `Unet` is the U-Net of Spleeter (Hennequin et al., "Spleeter: a fast and efficient music source separation tool with
 pre-trained models", JOSS 5(50), 2154, 2020), which follows Jansson et al., "Singing voice separation with deep U-Net
-convolutional networks", ISMIR 2017, with several stems as outputs. `Refiner` corrects its masks where basses and kick
-drums lie: dilated convolutions over time (Bai et al., "An empirical evaluation of generic convolutional and recurrent
-networks for sequence modeling", 2018), in blocks after Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+convolutional networks", ISMIR 2017, with several stems as outputs. `BandSplit` finds the masks where basses and kick
+drums lie: split into bands as by Luo and Yu, "Music source separation with band-split RNN", IEEE/ACM TASLP 31, 2023,
+with dilated convolutions over time (Bai et al., "An empirical evaluation of generic convolutional and recurrent
+networks for sequence modeling", 2018) in blocks after Liu et al., "A ConvNet for the 2020s", CVPR 2022, and between
+them layers that mix the bands (Tolstikhin et al., "MLP-Mixer: an all-MLP architecture for vision", NeurIPS 2021).
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ from torch.nn import functional
 WIDTHS = (16, 32, 64, 128, 256, 512)
 BATCH_NORM_EPSILON = 1e-3
 LEAK = 0.2
-LOW = 64  # bins that a `Refiner` corrects, up to 690 Hz
+LOW = 64  # bins whose masks a `BandSplit` finds, up to 690 Hz
+SIZES = (2,) * 12 + (4,) * 6 + (8,) * 2  # of them each band has so many, from the lowest up
 EDGES = tuple(round(64 * 16 ** (band / 40)) for band in range(41))  # the bins where the bands above them begin and end
+TOGETHER = 10  # of the bands above are heard as one
+HEARD = 2 * 5  # of a bin: both channels, of each its level and how its phase goes on, in time and to the next bin
+GROUPS = 8  # of channels, in which bands are mixed alike
 DILATIONS = (1, 2, 4, 8, 1, 2, 4, 8)
 TAPS = 5
 REACH = sum(DILATIONS) * (TAPS // 2)  # frames
@@ -80,8 +86,10 @@ class Unet(nn.Module):
                 parameter.copy_(weights[name] if name in weights else torch.zeros_like(parameter))
 
 
-class Block(nn.Module):
-    """A dilated convolution over time, channel by channel, then two layers that mix the channels of each frame."""
+class Along(nn.Module):
+    """Of (batch, bands, frames, width): a dilated convolution over time, channel by channel, then two layers that mix
+    the channels of each frame; the same for all bands.
+    """
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -90,65 +98,82 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        moved = self.time(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.narrow(functional.relu(self.wide(self.norm(moved))))
+        moved = self.time(x.flatten(0, 1).transpose(1, 2)).transpose(1, 2).view_as(x)
+        found: Tensor = x + self.narrow(functional.relu(self.wide(self.norm(moved))))
+        return found
 
 
-class Refiner(nn.Module):
-    """Masks below 690 Hz from those of a `Unet`, and from what that does not hear: the phase.
+class Across(nn.Module):
+    """Of (batch, bands, frames, width): each band hears all bands of its frame, by `GROUPS` ways to weigh them."""
+
+    def __init__(self, width: int, bands: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.before, self.after = nn.Linear(width, width), nn.Linear(width, width)
+        self.weigh = nn.Parameter(0.3 * torch.randn(GROUPS, bands, bands) / bands**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = self.before(self.norm(x)).unflatten(3, (GROUPS, -1))
+        heard = torch.einsum("bntgc,gnm->bmtgc", heard, self.weigh).flatten(3)
+        found: Tensor = x + self.after(functional.relu(heard))
+        return found
+
+
+class BandSplit(nn.Module):
+    """Masks below 690 Hz from the spectrum there, with its phases, and from how loud it is above.
+
+    Each band has layers of its own at both ends; between them are layers by turns along time and across the bands.
 
     How the phase goes on from frame to frame tells a frequency, and from bin to bin a moment, both finer than the
     transform's grid (Auger and Flandrin, "Improving the readability of time-frequency and time-scale representations by
     the reassignment method", IEEE Trans. Signal Processing 43(5), 1995).
     """
 
-    def __init__(self, stems: int = 3, width: int = 320) -> None:
+    def __init__(self, stems: int = 3, width: int = 64) -> None:
         super().__init__()
-        self.stems = stems
-        heard = 2 * (LOW + stems * LOW + (1 + stems) * (len(EDGES) - 1) + 2 * LOW + 2 * (LOW - 1))
-        self.register_buffer("mean", torch.zeros(heard))
-        self.register_buffer("deviation", torch.ones(heard))
-        self.first = nn.Linear(heard, width)
-        self.blocks = nn.ModuleList(Block(width, dilation) for dilation in DILATIONS)
-        self.norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, 2 * stems * LOW)
-        nn.init.zeros_(self.last.weight)  # so that it begins with the masks of the U-Net
-        nn.init.zeros_(self.last.bias)
+        self.stems, self.width = stems, width
+        inside = [HEARD * size for size in SIZES] + [2 * TOGETHER] * ((len(EDGES) - 1) // TOGETHER)
+        self.split = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in inside)
+        self.along = nn.ModuleList(Along(width, dilation) for dilation in DILATIONS)
+        self.across = nn.ModuleList(Across(width, len(inside)) for _ in DILATIONS)
+        outs = [2 * stems * size for size in SIZES]
+        self.masks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, out))
+            for out in outs
+        )
 
-    def forward(self, low: Tensor, masks: Tensor, bands: Tensor) -> Tensor:
+    def forward(self, low: Tensor, above: Tensor) -> Tensor:
         """Return masks (batch, stems, 2, frames, LOW) that sum to 1 over the stems.
 
-        ``low`` is the mixture's spectrum (batch, 2, frames, LOW), complex, ``masks`` as what is returned, ``bands`` the
-        magnitudes of mixture and masked stems in the bands above (batch, 1 + stems, 2, frames, bands); see `banded`.
+        ``low`` is the mixture's spectrum (batch, 2, frames, LOW), complex, ``above`` its magnitudes in the bands above
+        (batch, 2, frames, bands); see `banded`.
         """
-        x = (self.features(low, masks, bands) - self.mean) / self.deviation
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
-            x = self.first(x)
-            for block in self.blocks:
-                x = block(x)
-            x = self.last(self.norm(x))
-        correction = x.float().unflatten(2, (self.stems, 2, LOW)).movedim(1, 3)
-        return functional.softmax(logarithm(masks) + correction, dim=1)
+        parts = [*phased(low).split(SIZES, dim=2), *logarithm(above).permute(0, 2, 3, 1).split(TOGETHER, dim=2)]
+        with torch.autocast(low.device.type, torch.bfloat16, enabled=self.training):
+            x = torch.stack([layer(part.flatten(2)) for layer, part in zip(self.split, parts, strict=True)], dim=1)
+            for along, across in zip(self.along, self.across, strict=True):
+                x = across(along(x))
+            logits = [layer(x[:, band]).unflatten(2, (self.stems, 2, -1)) for band, layer in enumerate(self.masks)]
+        return functional.softmax(torch.cat(logits, dim=4).float().permute(0, 2, 3, 1, 4), dim=1)
 
-    def features(self, low: Tensor, masks: Tensor, bands: Tensor) -> Tensor:
-        """What the layers see of each frame, (batch, frames, features)."""
-        unit = low / (low.abs() + QUIET)
-        steady = torch.tensor((1, -1j, -1, 1j) * (LOW // 4), device=low.device)  # how a bin's middle goes on in a hop
-        later = functional.pad(torch.view_as_real(unit[:, :, 1:] * unit[:, :, :-1].conj() * steady), (0, 0, 0, 0, 1, 0))
-        higher = torch.view_as_real(unit[..., 1:] * unit[..., :-1].conj())
-        seen = [logarithm(low.abs()), logarithm(masks).flatten(1, 2), logarithm(bands).flatten(1, 2)]
-        seen += [part.movedim(-1, 1).flatten(1, 2) for part in (later, higher)]
-        return torch.cat([part.transpose(1, 2).flatten(2) for part in seen], dim=2)
+
+def phased(low: Tensor) -> Tensor:
+    """What a `BandSplit` hears of each bin of spectra (batch, 2, frames, bins): (batch, frames, bins, HEARD)."""
+    unit = low / (low.abs() + QUIET)
+    steady = torch.tensor((1, -1j, -1, 1j) * (LOW // 4), device=low.device)  # how a bin's middle goes on in a hop
+    later = functional.pad(unit[:, :, 1:] * unit[:, :, :-1].conj() * steady, (0, 0, 1, 0))
+    higher = functional.pad(unit[..., 1:] * unit[..., :-1].conj(), (1, 0))
+    seen = [logarithm(low.abs())[..., None], torch.view_as_real(later), torch.view_as_real(higher)]
+    return torch.cat(seen, dim=-1).permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def mean_of(ours: Tensor, theirs: Tensor, share: float) -> Tensor:
+    """The geometric mean of masks (batch, stems, ...), with the ``share`` of ours, that sums to 1 over the stems."""
+    return functional.softmax(share * logarithm(ours) + (1 - share) * logarithm(theirs), dim=1)
 
 
 def logarithm(magnitude: Tensor) -> Tensor:
     return torch.log(magnitude + QUIET)
-
-
-def bands_above(masks: Tensor, magnitude: Tensor) -> Tensor:
-    """What a `Refiner` hears as ``bands``, from masks (batch, stems, 2, frames, bins) and the mixture's magnitudes."""
-    whole = torch.ones_like(masks[:, :1])
-    return banded(torch.cat([whole, masks], dim=1) * magnitude[:, None])
 
 
 def banded(magnitude: Tensor) -> Tensor:

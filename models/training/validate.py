@@ -1,11 +1,12 @@
 """Score the networks on the held-out songs of a library, by how strange their sounds are to them.
 
-    python models/training/validate.py LIBRARY CHECKPOINT [--refiner CHECKPOINT]
+    python models/training/validate.py LIBRARY CHECKPOINT [--bands CHECKPOINT]
 
 A sound is seen where training songs are played with it, unseen where none is; songs that were recorded, or composed and
 mixed by people, stand for themselves.
-Prints the mean SDR in dB of drums, bass and other over passages of 9 s: with the masks of the U-Net, and with those of
-the refiner by how far it is believed. `BELIEF` in export.py is a judgement on this table: README.md tells it.
+Prints the mean SDR in dB of drums, bass and other over passages of 9 s: with the masks of the U-Net, with those of the
+band-split network below 690 Hz, and with geometric means of both there, by the share of the latter. `SHARE` in
+export.py is a judgement on this table: README.md tells it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from export import load, load_refiner
+from bandsplit import observe
+from export import load, load_bands
 from mixtures import PASSAGE, REFERENCE_DB, STEMS
-from network import LOW, Refiner, Unet, logarithm
-from refine import observe
+from network import LOW, BandSplit, Unet, mean_of
 from torch import Tensor
-from torch.nn import functional
 from train import OUT, samples, sdr, spectra
 
 FRAMES = 384
 WHOLE = ("recorded", "composed")  # sounds of songs that nothing here was made up of
 EVERY = 4  # of so many passages one is taken, of whole songs each
-BELIEFS = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.5, 0.75, 1.0)
 QUIETER_DB = 2.4  # than the reference level: about what training songs are
 
 
@@ -67,17 +67,17 @@ def passages(folder: Path, each: bool) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def scores(stems: Tensor, unet: Unet, refiner: Refiner | None) -> dict[str, list[float]]:
-    """SDR by stem, with the masks of the U-Net and with those of the refiner."""
+def scores(stems: Tensor, unet: Unet, bands: BandSplit | None) -> dict[str, list[float]]:
+    """SDR by stem, with the masks of the U-Net and with those of the band-split network."""
     truth = spectra(stems)
     masks = unet(truth.sum(dim=1).abs())
     found = {"U-Net": sdr(masks, truth)[0].tolist()}
-    if refiner is not None:
-        low, seen, bands = observe(truth, masks)
-        correction = torch.log(refiner(low.sum(dim=1), seen, bands)) - logarithm(seen)
-        for belief in BELIEFS:
-            corrected = functional.softmax(logarithm(seen) + belief * correction, dim=1)
-            found[f"refined, {belief:g}"] = sdr(torch.cat([corrected, masks[..., LOW:]], dim=-1), truth)[0].tolist()
+    if bands is not None:
+        low, above = observe(truth)
+        ours = bands(low.sum(dim=1), above)
+        for share in SHARES:
+            mean = mean_of(ours, masks[..., :LOW], share)
+            found[f"band-split, {share:g}"] = sdr(torch.cat([mean, masks[..., LOW:]], dim=-1), truth)[0].tolist()
     return found
 
 
@@ -85,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("library", type=Path)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--refiner", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--bands", type=Path, metavar="CHECKPOINT")
     args = parser.parse_args()
-    unet, refiner = load(args.checkpoint).eval(), load_refiner(args.refiner, 1.0) if args.refiner else None
+    unet, bands = load(args.checkpoint).eval(), load_bands(args.bands) if args.bands else None
     table: dict[str, dict[tuple[str, str], list[float]]] = {}
     for folder, kind in kinds(args.library):
         whole = not set(WHOLE).isdisjoint(kind.values())
         for stems in passages(folder, whole) if kind.keys() & set(OUT) else ():
-            for name, values in scores(stems, unet, refiner).items():
+            for name, values in scores(stems, unet, bands).items():
                 for stem, value in zip(OUT, values, strict=True):
                     if np.isfinite(value):
                         table.setdefault(name, {}).setdefault((stem, kind.get(stem, "seen")), []).append(value)

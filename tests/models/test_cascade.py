@@ -250,73 +250,54 @@ right = 382
 """
 
 
-REFINED = (
-    REAL.replace("trim = [186, 158]", "trim = [246, 218]\nphases = 64")
-    .replace("frames = 1152", "frames = 1280")
-    .replace("left = 383", "left = 447")
-    .replace("right = 382", "right = 446")
-)
+BANDS = REAL.replace("[186, 158]", "[186, 158]\nphases = 64")
 
 
 @pytest.fixture(scope="module")
-def refiner(training: ModuleType) -> object:
-    """A network whose corrections of the masks are neither nothing nor all there is."""
+def bands(training: ModuleType) -> object:
+    """A network whose masks below are all between nothing and one, and whose layer norms do something."""
     import torch
 
     torch.manual_seed(0)
-    made = training.Refiner(3, 64).eval()
-    with torch.no_grad():
-        made.last.weight.normal_(0, 0.2)
-        made.mean.normal_()
-        made.deviation.uniform_(0.5, 2)
+    made = training.BandSplit(3).eval()
+    for module in made.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
     return made
 
 
-@pytest.fixture(scope="module", params=["plain", "refined"])
+@pytest.fixture(scope="module", params=["plain", "bands"])
 def real(
     request: pytest.FixtureRequest,
     training: ModuleType,
     trained: object,
-    refiner: object,
+    bands: object,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The folder of a model of the true size, behind spleeter-2stems."""
     folder = tmp_path_factory.mktemp("models") / "real"
     folder.mkdir()
     plain = request.param == "plain"
-    manifest = (REAL if plain else REFINED).format(first=sha256(MODELS / "spleeter-2stems" / "model.onnx"))
+    manifest = (REAL if plain else BANDS).format(first=sha256(MODELS / "spleeter-2stems" / "model.onnx"))
     (folder / "manifest.toml").write_text(manifest)
-    networks = trained, None if plain else refiner
+    networks = trained, None if plain else bands
     build, reference = (partial(function, *networks) for function in (training.build, training.reference))
-    training.export(build, reference, folder, 0 if plain else training.REACH)
+    training.export(build, reference, folder)
     return folder
 
 
-def test_a_refiner_hears_phases_and_changes_the_lowest_bins_alone(training: ModuleType, refiner: object) -> None:
-    import torch
-
-    rng = np.random.default_rng(0)
-    magnitude = torch.from_numpy(np.abs(rng.normal(size=(1, 2, 64, 1024))).astype(np.float32))
-    angles = [torch.from_numpy(rng.uniform(0, 6, magnitude.shape).astype(np.float32)) for _ in range(2)]
-    unet = training.Unet(3)
-    plain = training.reference(unet, None, torch.polar(magnitude, angles[0]))
-    found = [training.reference(unet, refiner, torch.polar(magnitude, angle)) for angle in angles]
-    low = slice(0, training.LOW)
-    assert all(torch.allclose(mask[..., training.LOW :], plain[..., training.LOW :], atol=1e-5) for mask in found)
-    assert all((mask[..., low] - plain[..., low]).abs().mean() > 0.01 for mask in found)
-    assert (found[0] - found[1])[..., low].abs().mean() > 0.01
-    turned = training.reference(unet, refiner, torch.polar(magnitude, angles[0] + 1))
-    assert torch.allclose(turned, found[0], atol=1e-4)  # the phase of the whole says nothing
-
-
-def test_an_untrained_refiner_changes_little(training: ModuleType) -> None:
+def test_a_band_split_network_has_a_share_in_the_lowest_bins_alone(training: ModuleType, bands: object) -> None:
     import torch
 
     torch.manual_seed(0)
     spectrum = torch.randn(1, 2, 64, 1024, dtype=torch.complex64)
-    unet = training.Unet(3)
-    refined, plain = (training.reference(unet, made, spectrum) for made in (training.Refiner(3, 64).eval(), None))
-    assert torch.allclose(refined, plain, atol=2e-3)
+    unet, low = training.Unet(3), training.LOW
+    plain, found = (training.reference(unet, network, spectrum) for network in (None, bands))
+    assert torch.equal(found[..., low:], plain[..., low:])
+    ours = bands(spectrum[..., :low], training.banded(spectrum.abs()))[:, :-1].flatten(1, 2)
+    far, near = ((found[..., :low] - masks).abs().mean() for masks in (plain[..., :low], ours))
+    assert 0 < near < far  # more of it than of the U-Net
 
 
 def test_the_export_names_its_hash_and_no_other(real: Path) -> None:
@@ -342,13 +323,12 @@ def test_a_checkpoint_is_read_back(training: ModuleType, trained: object, tmp_pa
     assert all(torch.equal(value, weights[name]) for name, value in trained.state_dict().items())
 
 
-def test_a_refiner_is_believed_as_far_as_told(training: ModuleType, refiner: object, tmp_path: Path) -> None:
+def test_a_checkpoint_of_bands_is_read_back(training: ModuleType, bands: object, tmp_path: Path) -> None:
     import torch
 
-    torch.save({"weights": refiner.state_dict()}, tmp_path / "checkpoint")
-    for belief in (0.5, 1.0):
-        found = training.load_refiner(tmp_path / "checkpoint", belief).last.weight
-        assert torch.allclose(found, belief * refiner.last.weight)
+    torch.save({"weights": bands.state_dict()}, tmp_path / "checkpoint")
+    weights = training.load_bands(tmp_path / "checkpoint").state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in bands.state_dict().items())
 
 
 def test_masks_lie_between_0_and_1_and_leave_a_share_to_the_residual(real: Path) -> None:

@@ -1,4 +1,4 @@
-"""The recipes of both models, small: render, train, stop, go on, refine, export, separate (`make train-smoke`)."""
+"""The recipes of both models, small: render, train, stop, go on, export, separate (`make train-smoke`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 
 from stemplug import Separator
 from tests.conftest import RATE
-from tests.models.test_cascade import REFINED, sha256
+from tests.models.test_cascade import BANDS, sha256
 from tests.training.conftest import ROOT
 
 SCRIPTS = ROOT / "models" / "training"
@@ -34,7 +34,7 @@ def run(script: str, *arguments: object) -> str:
 def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "mido", "matplotlib"):
         pytest.importorskip(package, reason=f"needs {package}: the extra [train]")
-    library, training, refined, model = (tmp_path / name for name in ("library", "run", "refined", "model"))
+    library, training, bands, model = (tmp_path / name for name in ("library", "run", "bands", "model"))
     # Three songs that need nothing but packages, then one of each source that this machine has more for.
     run("render.py", library, "--sources", "synth", "--seed", SEED, "--hours", 3 * 64 / 3600)
     run("render.py", library, "--sources", "groove,mma,game", "--seed", SEED, "--hours", 0.03)
@@ -50,13 +50,13 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     assert (training / "curve.png").exists()
 
     few = ["--hours", 0.05, "--steps", 4, "--batch", 2, "--every", 2, "--validation", 1]
-    run("refine.py", library, training / "last.pt", refined, *few, "--minutes", 0)
-    assert "goes on after step 1" in run("refine.py", library, training / "last.pt", refined, *few)
+    run("bandsplit.py", library, bands, *few, "--minutes", 0)
+    assert "goes on after step 1" in run("bandsplit.py", library, bands, *few)
 
     model.mkdir()
     first = sha256(ROOT / "models" / "spleeter-2stems" / "model.onnx")
-    (model / "manifest.toml").write_text(REFINED.format(first=first))
-    run("export.py", training / "last.pt", "--refiner", refined / "last.pt", "--model", model)
+    (model / "manifest.toml").write_text(BANDS.format(first=first))
+    run("export.py", training / "last.pt", "--bands", bands / "last.pt", "--model", model)
     separates(model, library)
 
     live = tmp_path / "live"
