@@ -140,7 +140,7 @@ def prepare(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("library", type=Path)
-    options(parser, steps=2700, batch=16, rate=2e-3, weight_decay=1e-2)
+    options(parser, steps=2500, batch=16, rate=2e-3, weight_decay=1e-2)
     parser.add_argument("--hours", type=float, default=11.4, help="of mixtures")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
