@@ -23,7 +23,7 @@ from pedalboard import Compressor, LowShelfFilter, Reverb
 from scipy import fft
 from scipy.signal import butter, lfilter, sosfilt
 
-STEMS = ("drums", "bass", "other", "vocals", "guitar", "piano")
+STEMS = ("drums", "bass", "other", "vocals")
 REFERENCE_DB = -11.6  # of the loudest passage, as `stemplug.engine.level` plays songs to networks
 PASSAGE = 4096  # frames of a passage
 SILENT = 1e-4
@@ -95,21 +95,21 @@ class Chances:
     """How likely each thing is, and how far it goes."""
 
     coherent: float = 0.4  # all stems from one passage of one song
-    absent: tuple[float, ...] = (0.15, 0.12, 0.2, 0.35, 0.25, 0.4)  # a stem is silent
-    second: tuple[float, ...] = (0.08, 0.03, 0.3, 0.1, 0.3, 0.05)  # a stem is the sum of two
-    level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0, -1.0, -1.0)  # against each other: mean
-    spread_db: tuple[float, ...] = (5.5, 4.5, 4.5, 4.0, 4.5, 4.5)  # and standard deviation
+    absent: tuple[float, ...] = (0.15, 0.12, 0.06, 0.35)  # a stem is silent
+    second: tuple[float, ...] = (0.08, 0.03, 0.45, 0.1)  # a stem is the sum of two
+    level_db: tuple[float, ...] = (0.0, -1.0, -1.0, -1.0)  # against each other: mean
+    spread_db: tuple[float, ...] = (5.5, 4.5, 4.5, 4.0)  # and standard deviation
     speed: float = 0.5
-    octaves: tuple[tuple[float, float], ...] = ((-0.3, 0.3), (-0.7, 0.3)) + 4 * ((-0.3, 0.3),)  # a stem's speeds
+    octaves: tuple[tuple[float, float], ...] = ((-0.3, 0.3), (-0.7, 0.3), (-0.3, 0.3), (-0.3, 0.3))  # a stem's speeds
     deeper: float = 0.5  # a bass has more of its fundamental
     equalise: float = 0.6
     saturate: float = 0.3
     compress: float = 0.3
     reverb: float = 0.35
-    rough: tuple[float, ...] = (0.35, 0.1, 0.1, 0.0, 0.1, 0.1)  # a stem is recorded in a live room, squashed, distorted
+    rough: tuple[float, ...] = (0.35, 0.1, 0.1, 0.0)  # a stem is recorded in a live room, squashed, distorted
     width: float = 0.4
     bus: float = 0.4
-    recorded: tuple[float, ...] = 6 * (0.0,)  # a clip is of a recording; else of any song
+    recorded: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # a clip is of a recording; else of any song
     # All stems are from a song that was parted, as it was recorded; only what is left out for its hum may be another's.
     untouched: float = 0.0
     quieter_db: float = 5.0  # than the reference level: scale of the half-normal distribution

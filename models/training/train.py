@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from import_spleeter import CHECKPOINTS, load
 from mixtures import STEMS, Batches, Chances, Library, Mixer
 from network import Unet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 FFT, HOP, BINS = 4096, 1024, 1024
-KEPT = [0, 1, 2, 4, 5]  # all but the vocals
-OUT = tuple(STEMS[number] for number in KEPT)
+OUT = STEMS[:3]
 LEAK = 0.5  # how many mixtures keep some of a voice
 LEAK_DB = (-36.0, -12.0)
 FLOOR = 1e-3  # of the mixture's energy: what a silent stem may hold before it counts
 MAGNITUDE = 0.5  # the weight of the distance of magnitudes
-HELD_OUT = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0, 0.1, 0.1))
+HELD_OUT = Chances(coherent=1.0, speed=0, equalise=0.2, saturate=0.2, bus=0.2, rough=(0.2, 0.1, 0.1, 0.0))
 Batch = Any
 """What a run's network is trained on in one step."""
 
@@ -63,7 +63,7 @@ def heard(stems: Tensor, generator: torch.Generator) -> Tensor:
     size = len(stems)
     level = low + (high - low) * torch.rand(size, generator=generator)
     gain = 10 ** (level / 20) * (torch.rand(size, generator=generator) < LEAK)
-    kept = stems[:, KEPT].clone()
+    kept = stems[:, :3].clone()
     kept[:, 2] += gain.to(stems)[:, None, None] * stems[:, 3]
     return kept
 
@@ -226,7 +226,8 @@ class UnetRun(Run):
         torch.manual_seed(args.seed)
         self.valid = Library.read(args.library, "valid")
         network = Unet(len(OUT))
-        network.load_state_dict(parted(torch.load(args.start, map_location="cpu", weights_only=True)["weights"]))
+        weights = load(args.checkpoints / CHECKPOINTS["accompaniment"])
+        network.start_from({name: torch.from_numpy(value) for name, value in weights.items()})
         super().__init__(args, network)
         self.forward = torch.compile(self.network) if args.compile else self.network
 
@@ -246,19 +247,9 @@ class UnetRun(Run):
         mixer = Mixer(self.valid, samples(256), 1, HELD_OUT)
         rows = []
         for index in range(self.args.validation):
-            truth = spectra(torch.from_numpy(mixer(index)[None, KEPT]).to(self.device))
+            truth = spectra(torch.from_numpy(mixer(index)[None, :3]).to(self.device))
             rows.append(sdr(network(truth.sum(dim=1).abs()), truth))
         return torch.cat(rows)
-
-
-def parted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a U-Net of three stems, whose other becomes other, guitar and piano, a third each."""
-    kernel, bias = weights["masks.weight"], weights["masks.bias"]
-    third = bias[4:] - math.log(3)
-    return weights | {
-        "masks.weight": torch.cat([kernel, kernel[:, 4:], kernel[:, 4:]], dim=1),
-        "masks.bias": torch.cat([bias[:4], third, third, third]),
-    }
 
 
 def plot(folder: Path, stems: tuple[str, ...]) -> None:
@@ -310,9 +301,7 @@ def unet_options(description: str, *, steps: int, batch: int, rate: float, frame
 
 def main() -> None:
     description = (__doc__ or "").split("\n")[0]
-    parser = unet_options(description, steps=6000, batch=6, rate=6e-4, frames=128)
-    parser.add_argument("--start", type=Path, required=True, metavar="CHECKPOINT", help="a U-Net of three stems")
-    UnetRun(parser.parse_args()).train()
+    UnetRun(unet_options(description, steps=6000, batch=6, rate=6e-4, frames=128).parse_args()).train()
 
 
 if __name__ == "__main__":

@@ -9,16 +9,8 @@ from .midi import Note, Part, Score, fluid, fold, humanise, power_chords
 from .songs import Song, Studio, played
 from .sounds import BANKS, BASSES, DRUMS, ELECTRIC_GUITAR, FLUID_R3, KEYS, Sound
 
-GUITARS, PIANOS = range(24, 32), range(6)
-POOLS = [
-    GUITARS,
-    GUITARS,
-    range(6),
-    range(6),
-    range(16, 21),
-    range(48, 55),
-    range(80, 96),
-]  # guitars, pianos, organs, ...
+GUITARS = range(24, 32)
+POOLS = [GUITARS, GUITARS, range(8), range(16, 21), range(48, 55), range(80, 96)]  # guitars, pianos, organs, ...
 
 
 def play_drums(notes: list[Note], sound: Sound, frames: int, studio: Studio) -> Audio:
@@ -54,43 +46,33 @@ def play_sampled(notes: list[Note], sound: Sound, frames: int, studio: Studio, r
     return samples.play(instrument, notes, frames, studio.rng, release)
 
 
-def play_other(parts: list[Part], frames: int, studio: Studio) -> dict[str, tuple[Audio, list[Sound]]]:
-    """Play what is not bass or drums, as guitar, piano and other: guitars through amps, one part sampled."""
+def play_other(parts: list[Part], frames: int, studio: Studio) -> tuple[Audio, list[Sound]]:
+    """Play what is not bass or drums: guitars one by one through amps, a sampled part, the rest in two groups."""
     rng = studio.rng
-    bank = studio.choose(BANKS)
-    if rng.random() < 0.5:
+    used = [bank := studio.choose(BANKS)]
+    if rng.random() < 0.35:
         for part in parts:
             part.program = one_of(one_of(POOLS, rng), rng)
-    layers: dict[str, list[Audio]] = {"guitar": [], "piano": [], "other": []}
-    used: dict[str, list[Sound]] = {stem: [bank] for stem in layers}
+    layers: list[Audio] = []
     parts = sorted(parts, key=lambda part: -len(part.notes))
     amplified = rng.choice([0.0, 1.0], p=[0.4, 0.6])
-    if rng.random() < 0.45 and any(studio.settings.offer(sound, studio.split) for sound in KEYS):
-        sound = studio.choose(KEYS)
+    if rng.random() < 0.3 and any(studio.settings.offer(sound, studio.split) for sound in KEYS):
+        used.append(sound := studio.choose(KEYS))
         audio = play_sampled(parts.pop(0).notes, sound, frames, studio, rng.uniform(0.1, 0.3))
         electric = sound == ELECTRIC_GUITAR and rng.random() < 0.6
-        stem = family(sound)
-        used[stem].append(sound)
-        layers[stem].append((amplifier if electric else produce_other)(audio, rng))
-    guitars = [part for part in parts if part.program in GUITARS]
-    for number, part in enumerate(guitars):
+        layers.append((amplifier if electric else produce_other)(audio, rng))
+    guitars = [part for part in parts if part.program in GUITARS][:2]
+    for part in guitars:
         effect = produce_other
-        if number < 2 and rng.random() < amplified:
+        if rng.random() < amplified:
             effect = amplifier
             part.program = one_of([25, 26, 27, 27, 28, 29, 30], rng)
             part.notes = power_chords(part.notes) if rng.random() < 0.4 else part.notes
-        layers["guitar"].append(effect(fluid(bank.path, [part], frames), rng))
-    pianos = [part for part in parts if part.program in PIANOS]
-    rest = [part for part in parts if part not in guitars and part not in pianos]
-    for stem, group in (("piano", pianos), ("other", rest)):
-        if group:
-            layers[stem].append(produce_other(fluid(bank.path, group, frames), rng))
-    return {stem: (blend(found, frames, rng), used[stem]) for stem, found in layers.items() if found}
-
-
-def family(sound: Sound) -> str:
-    """The stem of a sampled instrument."""
-    return "piano" if sound.name.startswith(("Wurlitzer", "Rhodes")) else "guitar"
+        layers.append(effect(fluid(bank.path, [part], frames), rng))
+    rest = [part for part in parts if part not in guitars]
+    cut = len(rest) if rng.random() < 0.4 else len(rest) // 2
+    layers += [produce_other(fluid(bank.path, group, frames), rng) for group in (rest[:cut], rest[cut:]) if group]
+    return blend(layers, frames, rng), used
 
 
 def perform(score: Score, studio: Studio, source: str, licence: str, jitter: bool = True) -> Song:
@@ -114,6 +96,6 @@ def perform(score: Score, studio: Studio, source: str, licence: str, jitter: boo
         if rng.random() < 0.15:  # a guitar riff along with the bass
             other.append(Part(29, power_chords(notes)))
     if other:
-        for stem, (audio, sounds) in play_other(other, frames, studio).items():
-            stems[stem] = played(audio, source, licence, sounds)
+        audio, sounds = play_other(other, frames, studio)
+        stems["other"] = played(audio, source, licence, sounds)
     return Song(stems, score.bpm)

@@ -39,7 +39,7 @@ def songs(settings: Settings) -> Iterator[tuple[str, dict[str, Path], str]]:
         yield "vocadito", {"vocals": file}, "CC BY 4.0"
     for file in sorted(FRETS.glob("*/*/guitar.ogg")):
         licence = "CC BY-SA 3.0" if "muldjord" in file.parts else "MIT"
-        yield f"fof-{file.parent.name.lower().replace(' ', '-')}", {"guitar": file}, licence
+        yield f"fof-{file.parent.name.lower().replace(' ', '-')}", {"other": file}, licence
 
 
 def make(studio: Studio, name: str, files: dict[str, Path], licence: str, start: float) -> Song:

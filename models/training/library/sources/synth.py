@@ -9,11 +9,11 @@ from itertools import count
 import numpy as np
 
 from .. import synthesizer
-from ..audio import RATE, Audio, Rng, one_of
+from ..audio import RATE, Rng, one_of
 from ..chords import SHAPES, Chord, chord_loop
 from ..effects import blend, produce_bass, produce_drums, produce_other
 from ..midi import Note, humanise
-from ..performance import family, play_bass, play_drums, play_sampled
+from ..performance import play_bass, play_drums, play_sampled
 from ..songs import Job, Settings, Song, Studio, played
 from ..sounds import BASSES, DRUMS, KEYS, SYNTH, Sound
 
@@ -77,8 +77,7 @@ def make(studio: Studio) -> Song:
     notes = humanise(bass_line(tune, rng), rng, 0.003)
     low = produce_bass(play_bass(notes, bass, frames, studio), rng)
 
-    layers: dict[str, list[Audio]] = {"other": []}
-    sounds = {"other": [SYNTH]}
+    layers, sounds = [], [SYNTH]
     for kind in rng.choice(["pad", "stab", "arp", "lead", "stab", "sampled"], int(rng.integers(2, 4)), replace=False):
         notes = humanise(chord_part(tune, "stab" if kind == "sampled" else kind, rng), rng, 0.004)
         sound = studio.choose([*KEYS, SYNTH]) if kind == "sampled" else SYNTH
@@ -86,11 +85,9 @@ def make(studio: Studio) -> Song:
             layer = synthesizer.play_chords(synthesizer.poly_patch(rng, kind == "pad"), notes, frames, rng)
         else:
             layer = play_sampled(notes, sound, frames, studio, 0.15)
-        stem = "other" if sound == SYNTH else family(sound)
-        sounds.setdefault(stem, []).append(sound)
-        layers.setdefault(stem, []).append(produce_other(layer, rng))
-    parts = {"drums": (drums, [kit]), "bass": (low, [bass])}
-    parts |= {stem: (blend(found, frames, rng), sounds[stem]) for stem, found in layers.items() if found}
+            sounds.append(sound)
+        layers.append(produce_other(layer, rng))
+    parts = {"drums": (drums, [kit]), "bass": (low, [bass]), "other": (blend(layers, frames, rng), sounds)}
     return Song({stem: played(audio, f"synth {style}", "own", used) for stem, (audio, used) in parts.items()}, bpm)
 
 
