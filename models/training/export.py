@@ -176,8 +176,8 @@ def along(graph: Graph, x: str, weights: Weights, dilation: int, bands: int) -> 
     y = graph.conv(y, kernel, weights["time.bias"], dilations=[dilation], pads=[pad, pad], group=len(kernel))
     y = graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 1]), graph.integers(-1, len(kernel)))
     wide = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "wide.weight", "wide.bias")))
-    y = graph.op("Relu", gemm(graph, normal(graph, y, len(kernel)), *wide))
-    return graph.op("Add", x, gemm(graph, y, weights["narrow.weight"], weights["narrow.bias"]))
+    y = graph.op("Relu", graph.linear(normal(graph, y, len(kernel)), *wide))
+    return graph.op("Add", x, graph.linear(y, weights["narrow.weight"], weights["narrow.bias"]))
 
 
 def across(graph: Graph, x: str, weights: Weights) -> str:
@@ -185,18 +185,13 @@ def across(graph: Graph, x: str, weights: Weights) -> str:
     before = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "before.weight", "before.bias")))
     weigh = weights["weigh"].swapaxes(1, 2)
     bands, width = weigh.shape[1], len(before[1])
-    y = gemm(graph, normal(graph, x, width), *before)
+    y = graph.linear(normal(graph, x, width), *before)
     y = graph.op("Reshape", y, graph.integers(bands, -1, GROUPS, width // GROUPS))
     y = graph.op("Reshape", graph.op("Transpose", y, perm=[2, 0, 1, 3]), graph.integers(GROUPS, bands, -1))
     y = graph.op("Relu", graph.op("MatMul", graph.weight(weigh), y))
     y = graph.op("Reshape", y, graph.integers(GROUPS, bands, -1, width // GROUPS))
     y = graph.op("Reshape", graph.op("Transpose", y, perm=[1, 2, 0, 3]), graph.integers(-1, width))
-    return graph.op("Add", x, gemm(graph, y, weights["after.weight"], weights["after.bias"]))
-
-
-def gemm(graph: Graph, x: str, kernel: Array, bias: Array) -> str:
-    """(rows, inside) to (rows, out); with a `Relu` behind it, it is fused."""
-    return graph.op("Gemm", x, graph.weight(kernel.T), graph.weight(bias))
+    return graph.op("Add", x, graph.linear(y, weights["after.weight"], weights["after.bias"]))
 
 
 def normal(graph: Graph, x: str, width: int) -> str:

@@ -76,8 +76,8 @@ class Graph:
         return self.op("Slice", x, start, stop, self.integers(2))
 
     def linear(self, x: str, kernel: Array, bias: Array) -> str:
-        """``kernel`` is (out, in), as in PyTorch."""
-        return self.op("Add", self.op("MatMul", x, self.weight(kernel.T)), self.weight(bias))
+        """(rows, in) to (rows, out); ``kernel`` is (out, in), as in PyTorch. With a `Relu` behind it, it is fused."""
+        return self.op("Gemm", x, self.weight(kernel.T), self.weight(bias))
 
     def part(self, x: str, axis: int, start: int, stop: int) -> str:
         return self.op("Slice", x, self.integers(start), self.integers(stop), self.integers(axis))
@@ -122,8 +122,8 @@ class Graph:
     def model(self, name: str, producer: str, masks: int, phases: int = 0) -> onnx.ModelProto:
         """The finished model: ``magnitude`` (1, 2, frames, bins) to ``mask`` (1, masks, frames, bins).
 
-        ``trim`` (2) is 1 for a side, left or right, that is context: the masks lack 2 * TRIM[side][-1] frames there,
-        and as many as the graph cuts off. ``spectrum`` (1, 2, frames, phases, 2) is there where it has ``phases``.
+        ``trim`` (2) is 1 for a side, left or right, that is context: the masks lack 2 * TRIM[side][-1] frames there.
+        ``spectrum`` (1, 2, frames, phases, 2) is there where it has ``phases``.
         """
         inputs = [
             helper.make_tensor_value_info("magnitude", TensorProto.FLOAT, [1, 2, "frames", "bins"]),
