@@ -217,10 +217,7 @@ class Server(Closing):
 
     def run(self) -> None:
         """Serve."""
-        self.path.unlink(missing_ok=True)  # ours alone, by the lock: left behind by a worker that was killed
-        self._socket.bind(str(self.path))
-        self.path.chmod(0o600)
-        self._socket.listen(128)
+        self._appear()
         self._socket.setblocking(False)
         self._selector.register(self._socket, selectors.EVENT_READ)
         last = beat = idle_since = time.monotonic()
@@ -238,6 +235,15 @@ class Server(Closing):
                 beat = now
                 self._beat(now)
             self._listen(0.0 if busy else self._pause(now - last))
+
+    def _appear(self) -> None:
+        """Put the socket where clients look for it once it listens: before that it would refuse them."""
+        unseen = self.path.with_suffix(".next")
+        unseen.unlink(missing_ok=True)  # ours alone, by the lock: left behind by a worker that was killed
+        self._socket.bind(str(unseen))
+        unseen.chmod(0o600)
+        self._socket.listen(128)
+        unseen.replace(self.path)
 
     def _pause(self, calm: float) -> float:
         """How long to wait for a frame before instances are looked at again; ``calm`` seconds nothing has happened."""

@@ -20,6 +20,7 @@ from stemplug import Separator
 from stemplug.audio import Audio
 from stemplug.worker.protocol import FrameReader, encode_frame
 from stemplug.worker.segment import HEADER_BYTES, MAGIC, MARK_OFFSET, VERSION
+from stemplug.worker.server import Server
 from tests.hosts.driver import ROOT
 from tests.plugin.conftest import Place, wait_until
 
@@ -129,6 +130,23 @@ def test_it_ends_when_nobody_has_come_for_a_while(place: Place) -> None:
     client.close()
     assert process.wait(10) == 0
     assert not place.socket.exists()
+
+
+def test_its_socket_is_there_only_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMPLUG_RUNTIME_DIR", str(tmp_path))
+    early = []
+    with Server() as server, socket.socket(socket.AF_UNIX) as client:
+
+        def listen(listening: socket.socket, backlog: int) -> None:
+            early.append(server.path.exists())
+            super(socket.socket, listening).listen(backlog)
+            server.stop()
+
+        monkeypatch.setattr(socket.socket, "listen", listen)
+        server.run()
+        assert early == [False]
+        assert client.connect_ex(str(server.path)) == 0
+        assert [path for path in tmp_path.iterdir() if path.is_socket()] == [server.path]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
