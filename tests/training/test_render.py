@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+from ctypes.util import find_library
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -23,7 +25,8 @@ from library.chords import MAJOR, MINOR, SHAPES, chord_loop  # noqa: E402
 from library.midi import Note, Part, fold, read_midi, write_midi  # noqa: E402
 from library.songs import PIECE, Job, Settings, Song, Stem, Studio, render  # noqa: E402
 from library.sounds import BANKS, DRUMS, VOICES, Sound  # noqa: E402
-from library.sources import SOURCES, lmms, soundtracks  # noqa: E402
+from library.sources import SOURCES, lmms, soundtracks, tracker  # noqa: E402
+from library.tracker import Module  # noqa: E402
 from library.voices import world  # noqa: E402
 from render import interleave  # noqa: E402
 
@@ -37,7 +40,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
     monkeypatch.setattr(kits, "SONIC_PI", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for source in ("mma.STYLES", "game.GAMES", "lmms.PROJECTS", "recorded.FRETS", "soundtracks.SHARE"):
+    for source in ("mma.STYLES", "game.GAMES", "lmms.PROJECTS", "recorded.FRETS", "soundtracks.SHARE", "tracker.SHARE"):
         monkeypatch.setattr(f"library.sources.{source}", tmp_path)
     return Settings(tmp_path / "library", tmp_path / "nowhere", 1, False)
 
@@ -181,6 +184,76 @@ def test_tracks_of_lmms_are_summed_as_their_names_tell(
 @pytest.mark.parametrize("track, stem", [("Closed HihHat 03", "drums"), ("BD 03", "drums"), ("gated sub", "bass")])
 def test_a_track_is_what_its_name_tells(track: str, stem: str) -> None:
     assert lmms.stem_of(track) == stem and lmms.stem_of("Strings (high)") == "other"
+
+
+def module() -> bytes:
+    """Amiga's format: three times 7.7 s of hits, low tones, high tones, and an instrument that is not played."""
+    time = np.arange(2000)
+    waves = {
+        "recorded at home": np.random.default_rng(0).normal(0, 40, 2000) * np.exp(-time / 300),
+        "by somebody": 60 * np.sin(2 * np.pi * time[:64] / 64),
+        "greetings": 20 * np.sin(2 * np.pi * time[:16] / 16),
+        "Kick": 100 * np.sin(2 * np.pi * time / 64),
+    }
+    waves = {name: wave.clip(-127, 127).astype(np.int8) for name, wave in waves.items()}
+    headers = [
+        struct.pack(">22sHBBHH", name.encode(), len(wave) // 2, 0, 64, 0, len(wave) // 2 if len(wave) < 100 else 1)
+        for name, wave in waves.items()
+    ]
+    cells = np.zeros((64, 4, 4), np.uint8)
+    for row in range(0, 64, 4):
+        for channel in range(3):
+            period = 214 if channel == 0 else (856, 762, 678, 570)[row // 4 % 4] // channel
+            cells[row, channel] = period >> 8, period & 255, (channel + 1) << 4, 0
+    head = b"song".ljust(20, b"\0") + b"".join(headers).ljust(31 * 30, b"\0")
+    head += bytes([3, 127]).ljust(130, b"\0") + b"M.K."
+    return head + cells.tobytes() + b"".join(wave.tobytes() for wave in waves.values())
+
+
+@pytest.mark.skipif(not find_library("openmpt"), reason="needs libopenmpt: apt-get install libopenmpt0")
+def test_a_trackers_song_is_parted_by_its_instruments(
+    bare: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bb").mkdir()
+    (tmp_path / "bb" / "Big Beat.MOD").write_bytes(module())
+    (tmp_path / "bb" / "language.it").write_text("non si tratta di musica")
+    (job,) = tracker.jobs(bare)
+    assert "language: not a tracker's song" in capsys.readouterr().out
+    assert render(job, bare) == (pytest.approx(3 * 7.68, abs=0.1), "")
+    folder = bare.library / "songs" / "tracker-bb-big-beat"
+    told = json.loads((folder / "song.json").read_text())
+    assert told["split"] == "valid" and {stem["sound"] for stem in told["stems"].values()} == {"tracked"}
+    played = Module(module())
+    assert {number: notes.total() for number, notes in played.notes.items()} == dict.fromkeys(range(3), 16)
+    stems = [soundfile.read(folder / f"{stem}.flac")[0].sum(axis=1) for stem in ("drums", "bass", "other")]
+    alone = [played.play([number], RATE, played.seconds).sum(axis=0) for number in range(3)]
+    whole = played.play(range(4), RATE, played.seconds).sum(axis=0)
+    assert sum(alone) == pytest.approx(whole, abs=1e-4)
+    gain = sum(stems).std() / whole.std()
+    for stem, audio in zip(stems, alone, strict=True):
+        assert stem == pytest.approx(gain * audio, abs=1e-3)
+
+
+HEARD = {
+    "kick": tracker.Traits(0.85, 0.14, 0.0, 0.003, 0.72, 0.24, 220, 1),
+    "snare": tracker.Traits(0.01, 0.85, 0.1, 0.074, 0.45, 0.17, 150, 1),
+    "hat": tracker.Traits(0.0, 0.01, 0.92, 0.23, 0.9, 0.42, 48, 1),
+    "bass line": tracker.Traits(0.62, 0.37, 0.0, 0.0, 0.88, 0.45, 111, 7),
+    "strings": tracker.Traits(0.2, 0.55, 0.02, 0.008, 0.97, 1.0, 376, 9),
+    "low drone": tracker.Traits(0.89, 0.11, 0.0, 0.0, 0.92, 1.0, 18, 2),
+}
+
+
+@pytest.mark.parametrize(
+    "name, heard, stem",
+    [
+        ("", "kick", "drums"), ("", "snare", "drums"), ("", "hat", "drums"), ("", "bass line", "bass"),
+        ("", "strings", "other"), ("", "low drone", ""), ("BassDrum", "kick", "drums"), ("909 snare", "strings", ""),
+        ("Slap Bass", "low drone", "bass"), ("TB-303", "hat", ""), ("music by me", "bass line", "bass"),
+    ],
+)  # fmt: skip
+def test_an_instrument_is_known_by_its_name_or_by_how_it_is_played(name: str, heard: str, stem: str) -> None:
+    assert tracker.stem_of(name, HEARD[heard]) == stem
 
 
 def test_midi_is_read_back(tmp_path: Path) -> None:
