@@ -73,7 +73,6 @@ train: $(VENV)/train $(CHECKPOINTS)
 	$(RENDER) $(TRAINING)/library --hours 15.6 --sources groove,mma,game,songs,synth
 	$(BIN)/python models/training/train.py $(TRAINING)/library $(CHECKPOINTS)/checkpoints/2stems $(TRAINING)/unet \
 		--steps 2700 --every 300 --compile
-	$(RENDER) $(TRAINING)/library --hours 8 --sources tracker
 	$(BIN)/python models/training/bandsplit.py $(TRAINING)/library $(TRAINING)/bands --hours 11.4 --steps 2500 --every 250 \
 		--validation 144
 	$(RENDER) $(TRAINING)/library --hours 1 --sources lmms
