@@ -60,8 +60,8 @@ HELD_OUT = ("bb", "criticalmass", "gltron", "pekka-kana-2", "ri-li")
 ENDINGS = (".mod", ".s3m", ".xm", ".it")
 SHORTEST, LONGEST = 20.0, 270.0  # seconds
 DRUMS = re.compile(
-    r"drum|kick|\bbd|bdr|snare|\bsn\b|\bsd|hat\b|hi.?hat|\b[co]?hh|\bhih|cymb|\bcym\b|crash|\bride|tom\d*\b|toms\b|clap|perc"
-    r"|conga|bongo|shaker|tamb|\brim|break|beat|[89]0[89]|clave|cowbell|tabla|kettle|maraca|timbale|stick|tick\b",
+    r"drum|kick|\bbd|bdr|snare|\bsn\b|\bsd|\bhats?\b|hi.?hat|\b[co]?hh|\bhih|cymb|\bcym\b|crash|\bride|tom\d*\b|toms\b|clap"
+    r"|perc|conga|bongo|shaker|tamb|\brim|break|beat|[89]0[89]|clave|cowbell|tabla|kettle|maraca|timbale|stick|tick\b",
     re.IGNORECASE,
 )
 BASS = re.compile(r"bass|\bbas\b|baz\b|tb-?30", re.IGNORECASE)
