@@ -30,6 +30,10 @@ DILATIONS = (1, 2, 4, 8, 1, 2, 4, 8)
 TAPS = 5
 REACH = sum(DILATIONS) * (TAPS // 2)  # frames
 QUIET = 1e-3  # magnitudes below it are silence
+BFLOAT16 = {  # whether a kind of device computes in it: emulated, it is several times slower than float32
+    "cpu": torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+}
 
 
 class Affine(nn.Module):
@@ -149,12 +153,17 @@ class BandSplit(nn.Module):
         (batch, 2, frames, bands); see `banded`.
         """
         parts = [*phased(low).split(SIZES, dim=2), *logarithm(above).permute(0, 2, 3, 1).split(TOGETHER, dim=2)]
-        with torch.autocast(low.device.type, torch.bfloat16, enabled=self.training):
+        with in_bfloat16(low.device, self.training):
             x = torch.stack([layer(part.flatten(2)) for layer, part in zip(self.split, parts, strict=True)], dim=1)
             for along, across in zip(self.along, self.across, strict=True):
                 x = across(along(x))
             logits = [layer(x[:, band]).unflatten(2, (self.stems, 2, -1)) for band, layer in enumerate(self.masks)]
         return functional.softmax(torch.cat(logits, dim=4).float().permute(0, 2, 3, 1, 4), dim=1)
+
+
+def in_bfloat16(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """What is within computes in bfloat16 where the device can; elsewhere, or where it is not ``wanted``, as ever."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and BFLOAT16.get(device.type, False))
 
 
 def phased(low: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from causal import CausalUnet, samples, spectra
 from import_spleeter import CHECKPOINTS, load
 from mixtures import STEMS, Chances, Library, Mixer
+from network import in_bfloat16
 from torch import Tensor, nn
 from train import HELD_OUT, Run, real_losses, real_parts, sdr, unet_options, weighed
 
@@ -74,7 +75,7 @@ class LiveRun(Run):
         return self.masked_loss(heard, *real_parts(spectra(batch, EVERY)))
 
     def _loss(self, heard: Tensor, mixture: Tensor, stems: Tensor, product: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with in_bfloat16(self.device):
             masks = self.network(heard, EVERY)
         return weighed(*real_losses(masks, mixture, stems, product, LEAST))
 

@@ -99,6 +99,19 @@ def test_all_bands_hear_each_other_and_what_is_above() -> None:
         assert (found - before).abs().amax(dim=(0, 1, 2, 3)).min() > 0
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_it_is_trained_in_bfloat16_only_where_the_device_computes_in_it(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(network.BFLOAT16, "cpu", able)
+    made, seen = BandSplit(3, 16), set()
+    made.along[0].wide.register_forward_hook(lambda _module, _inputs, found: seen.add(found.dtype))
+    made.train()(*heard(20))
+    assert seen == {torch.bfloat16 if able else torch.float32}
+    made.eval()(*heard(20))
+    assert torch.float32 in seen
+
+
 def test_clips_are_what_the_network_hears(options: Options) -> None:
     args = options("run")
     prepare(args)
