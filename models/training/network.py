@@ -32,7 +32,7 @@ REACH = sum(DILATIONS) * (TAPS // 2)  # frames
 QUIET = 1e-3  # magnitudes below it are silence
 BFLOAT16 = {  # whether a kind of device computes in it: emulated, it is several times slower than float32
     "cpu": torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-    "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
 }
 
 
