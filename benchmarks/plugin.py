@@ -29,7 +29,8 @@ RATE, HOST_RATE = 44_100, 48_000
 INSTANCES, SECONDS = 8, 240
 # What is played in real time, and the values of the parameters Model and Latency.
 PLAYED = (
-    ("stemplug-live", 0.0, 0.0),
+    ("stemplug-live, low", 0.0, 0.0),
+    ("stemplug-live, high", 0.0, 1.0),
     ("spleeter-2stems, low", 1 / 3, 0.0),
     ("spleeter-2stems, balanced", 1 / 3, 0.5),
     ("spleeter-2stems, high", 1 / 3, 1.0),

@@ -46,8 +46,8 @@ class Separator:
     profile:
         "offline"; or "live", which separates short windows as they come, somewhat worse.
     latency:
-        "low", "balanced" (the default) or "high", with the profile "live": the longer, the better,
-        where a model has several. `StemStream.latency_samples` says how long.
+        "low", "balanced" (the default) or "high", with the profile "live": the longer, the better, or the less
+        load; that depends on the model. `StemStream.latency_samples` says how long.
     threads:
         1 to 256; by default as many as the process may use, and live 1. Windows are separated side by side, each on its
         lane of threads, but live; the same number of threads gives the same bits.

@@ -116,7 +116,7 @@ def test_songs_and_models_may_differ_in_rate_and_channels(
     assert np.abs(stems["vocals"] - 0.5 * mixture).max() < (1e-6 if rate == RATE else 0.2)
 
 
-@pytest.mark.parametrize(("model", "bounds"), [("spleeter-2stems", (80, 120, 247)), ("stemplug-live", (27, 27, 27))])
+@pytest.mark.parametrize(("model", "bounds"), [("spleeter-2stems", (80, 120, 247)), ("stemplug-live", (27, 27, 62))])
 def test_live_is_early_and_says_how_early(model: str, bounds: tuple[int, ...]) -> None:
     """Bounds of the design in milliseconds, at the rates of hosts; the plugin adds its own."""
     latencies = {name: Separator(model, "live", latency=name) for name in ("low", "balanced", "high")}
