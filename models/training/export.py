@@ -113,11 +113,13 @@ def low_masks(graph: Graph, network: BandSplit) -> list[str]:
     count = len(network.split)
     above = logarithm(graph, banded_above(graph, magnitude))
     parts.append(split(graph, above, weights, range(len(SIZES), count), 2))
-    x = graph.op("Reshape", graph.op("Concat", *parts, axis=0), graph.integers(-1, network.width))
+    known, before = [graph.op("Concat", *parts, axis=0)], {}
     for number, dilation in enumerate(DILATIONS):
-        x = along(graph, x, part_of(weights, f"along.{number}."), dilation, count)
-        x = across(graph, x, part_of(weights, f"across.{number}."))
-    x = graph.op("Reshape", x, graph.integers(count, -1, network.width))
+        layers = part_of(weights, f"along.{number}."), part_of(weights, f"across.{number}.")
+        x, heard = graph.scanned(partial(band, graph, before, *layers, dilation), known)
+        before = layers[1]
+        known = [x, mixed(graph, heard, before["weigh"])]
+    x = graph.scanned(partial(after, graph, before), known)[0]
     logits = graph.trimmed(logits_of(graph, x, weights), REACH, REACH)
     return softmax(graph, graph.split(logits, network.stems))
 
@@ -168,30 +170,45 @@ def logits_of(graph: Graph, x: str, weights: Weights) -> str:
     return graph.op("Concat", *parts, axis=3)
 
 
-def along(graph: Graph, x: str, weights: Weights, dilation: int, bands: int) -> str:
-    """See `network.Along`; ``x`` is (bands * frames, width)."""
-    pad, kernel = dilation * (TAPS // 2), weights["time.weight"]
-    y = graph.op("Reshape", x, graph.integers(bands, -1, len(kernel)))
-    y = graph.op("Transpose", y, perm=[0, 2, 1])
-    y = graph.conv(y, kernel, weights["time.bias"], dilations=[dilation], pads=[pad, pad], group=len(kernel))
-    y = graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 1]), graph.integers(-1, len(kernel)))
-    wide = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "wide.weight", "wide.bias")))
-    y = graph.op("Relu", graph.linear(normal(graph, y, len(kernel)), *wide))
-    return graph.op("Add", x, graph.linear(y, weights["narrow.weight"], weights["narrow.bias"]))
+def band(
+    graph: Graph, before: Weights, along: Weights, across: Weights, dilation: int, x: str, *mixture: str
+) -> list[str]:
+    """Layers of a band (frames, width): see `network.Along`, and `network.Across` but for what bands have in common.
+
+    Band by band they take half the time, as what they compute stays in the cache.
+    """
+    x = after(graph, before, x, *mixture)[0] if mixture else x
+    pad, kernel = dilation * (TAPS // 2), along["time.weight"]
+    y = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.integers(0))
+    y = graph.conv(y, kernel, along["time.bias"], dilations=[dilation], pads=[pad, pad], group=len(kernel))
+    y = graph.op("Transpose", graph.op("Squeeze", y, graph.integers(0)), perm=[1, 0])
+    y = graph.op("Relu", normed_linear(graph, y, along, "norm", "wide"))
+    x = graph.op("Add", x, graph.linear(y, along["narrow.weight"], along["narrow.bias"]))
+    y = normed_linear(graph, x, across, "norm", "before")
+    y = graph.op("Reshape", y, graph.integers(0, GROUPS, -1))
+    return [x, graph.op("Transpose", y, perm=[1, 0, 2])]
 
 
-def across(graph: Graph, x: str, weights: Weights) -> str:
-    """See `network.Across`; ``x`` is (bands * frames, width)."""
-    before = affine(*(weights[name] for name in ("norm.weight", "norm.bias", "before.weight", "before.bias")))
-    weigh = weights["weigh"].swapaxes(1, 2)
-    bands, width = weigh.shape[1], len(before[1])
-    y = graph.linear(normal(graph, x, width), *before)
-    y = graph.op("Reshape", y, graph.integers(bands, -1, GROUPS, width // GROUPS))
-    y = graph.op("Reshape", graph.op("Transpose", y, perm=[2, 0, 1, 3]), graph.integers(GROUPS, bands, -1))
-    y = graph.op("Relu", graph.op("MatMul", graph.weight(weigh), y))
-    y = graph.op("Reshape", y, graph.integers(GROUPS, bands, -1, width // GROUPS))
-    y = graph.op("Reshape", graph.op("Transpose", y, perm=[1, 2, 0, 3]), graph.integers(-1, width))
-    return graph.op("Add", x, graph.linear(y, weights["after.weight"], weights["after.bias"]))
+def mixed(graph: Graph, heard: str, weigh: Array) -> str:
+    """How `network.Across` weighs bands: (bands, groups, frames, width of a group) in and out."""
+    heard = graph.op("Transpose", heard, perm=[1, 0, 2, 3])
+    rows = graph.op("Reshape", heard, graph.integers(GROUPS, weigh.shape[1], -1))
+    found = graph.op("MatMul", graph.weight(weigh.swapaxes(1, 2)), rows)
+    return graph.op("Transpose", graph.op("Reshape", found, graph.op("Shape", heard)), perm=[1, 0, 2, 3])
+
+
+def after(graph: Graph, layer: Weights, x: str, mixture: str) -> list[str]:
+    """What follows in `network.Across`: a band (frames, width) and what it hears (groups, frames, width of a group)."""
+    y = graph.op("Transpose", graph.op("Relu", mixture), perm=[1, 0, 2])
+    y = graph.op("Reshape", y, graph.integers(-1, len(layer["after.bias"])))
+    return [graph.op("Add", x, graph.linear(y, layer["after.weight"], layer["after.bias"]))]
+
+
+def normed_linear(graph: Graph, x: str, layer: Weights, norm: str, name: str) -> str:
+    """A layer norm and a linear layer of (frames, width)."""
+    scale, shift, kernel, bias = (layer[f"{part}.{kind}"] for part in (norm, name) for kind in ("weight", "bias"))
+    kernel, bias = affine(scale, shift, kernel, bias)
+    return graph.linear(normal(graph, x, len(scale)), kernel, bias)
 
 
 def normal(graph: Graph, x: str, width: int) -> str:

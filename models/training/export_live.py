@@ -13,7 +13,6 @@ of the level before. Needs the extra ``[train]``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,35 +45,11 @@ class Recurrent(Graph):
     def __init__(self, dtype: type[np.floating]) -> None:
         super().__init__(dtype)
         self.memories: dict[str, list[int]] = {}
-        self._casts: list[onnx.NodeProto] = []
-        self._names = 0
-
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
-        """As of a `Graph`, with a name that no other branch has."""
-        self._names += 1
-        self.nodes.append(helper.make_node(kind, list(inputs), [f"node_{self._names}"], **attributes))
-        return f"node_{self._names}"
-
-    def weight(self, value: Array) -> str:
-        """As of a `Graph`; cast outside of all branches, where the session folds it."""
-        outer, self.nodes = self.nodes, self._casts
-        name = super().weight(value)
-        self.nodes = outer
-        return name
 
     def remember(self, name: str, channels: int, frames: int, bins: int) -> str:
         """Take an array from run to run; what it is next is for `finished`."""
         self.memories[name] = [1, channels, frames, bins]
         return name
-
-    def branch(self, results: Callable[[], list[str]]) -> onnx.GraphProto:
-        """A branch of an `If`: the nodes that ``results`` adds, and what it returns."""
-        outer, self.nodes = self.nodes, []
-        names = [self.op("Identity", name) for name in results()]
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-        graph = helper.make_graph(self.nodes, "branch", [], ends)
-        self.nodes = outer
-        return graph
 
     def choice(self, condition: str, yes: onnx.GraphProto, no: onnx.GraphProto) -> list[str]:
         names = [f"chosen_{condition}_{i}" for i in range(len(yes.output))]
@@ -95,7 +70,7 @@ class Recurrent(Graph):
         outputs = [
             helper.make_tensor_value_info(name, float32, shape) for name, shape in zip(ends, shapes, strict=True)
         ]
-        proto = helper.make_graph(self._casts + self.nodes, "causal", inputs, outputs, self.weights)
+        proto = helper.make_graph(self.casts + self.nodes, "causal", inputs, outputs, self.weights)
         model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         model.producer_name = "stemplug export_live"
         onnx.checker.check_model(model)
@@ -136,8 +111,8 @@ def level(graph: Recurrent, weights: Weights, number: int, x: str) -> tuple[str,
         deeper.extend(followed)
         return [up(graph, weights, number, below), *followed.values()]
 
-    heard = graph.branch(hears)
-    waits = graph.branch(lambda: [held, *deeper])
+    heard = graph.within(hears)
+    waits = graph.within(lambda: [held, *deeper])
     turn = graph.op("Mod", "frame", graph.scalar(1 << number))
     decoded, *values = graph.choice(graph.op("Equal", turn, graph.scalar(0)), heard, waits)
     following |= {held: decoded} | dict(zip(deeper, values, strict=True))

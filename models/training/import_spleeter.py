@@ -72,8 +72,8 @@ def build(networks: list[Weights], dtype: type[np.floating], power: float = MASK
     """The whole graph; the masks are the share of the vocals, left and right."""
     graph = Graph(dtype)
     nets = []
-    for weights in networks:
-        x = unet(graph, "magnitude", weights)
+    for name, weights in zip(CHECKPOINTS, networks, strict=True):
+        x = unet(graph, "magnitude", weights, f"{name}_")
         # A single output channel: here the plain operator is faster than four convolutions.
         last = graph.weight(weights["up6.0.weight"]), graph.weight(weights["up6.0.bias"])
         x = graph.op("ConvTranspose", x, *last, strides=[2, 2], pads=[1, 1, 2, 2])
@@ -88,7 +88,7 @@ def build(networks: list[Weights], dtype: type[np.floating], power: float = MASK
     vocals, accompaniment = graph.split(powers, 2)
     total = graph.op("Add", graph.op("Add", vocals, accompaniment), graph.weight(np.float32([MASK_FLOOR])))
     mask = graph.op("Div", graph.op("Add", vocals, graph.weight(np.float32([MASK_FLOOR / 2]))), total)
-    graph.nodes.append(helper.make_node("DepthToSpace", [mask], ["mask"], blocksize=2, mode="DCR"))
+    graph.nodes.append(helper.make_node("Identity", [graph.interleaved(graph.split(mask, 4))], ["mask"]))
     return graph.model("spleeter-2stems", "import_spleeter", 2)
 
 

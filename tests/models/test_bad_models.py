@@ -137,7 +137,7 @@ def test_a_live_profile_must_fit(tmp_path: Path, good: str, other: str) -> None:
 
 def test_constants_that_the_graph_does_not_have_are_noticed(tmp_path: Path) -> None:
     source = installed_models()[0].path
-    manifest = (source / "manifest.toml").read_text().replace("integers_", "integer_")
+    manifest = (source / "manifest.toml").read_text().replace("cut_", "cuts_")
     folder = tmp_path / "spleeter-2stems"
     folder.mkdir()
     (folder / "manifest.toml").write_text(manifest)
