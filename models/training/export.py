@@ -99,8 +99,9 @@ def mean(graph: Graph, ours: list[str], theirs: list[str]) -> list[str]:
 def low_masks(graph: Graph, network: BandSplit) -> list[str]:
     """The masks of all stems but the last in the lowest bins; see `BandSplit`.
 
-    In between, what bands are known by is (bands, frames, width); bands of one size are computed together. Of context,
-    as much is left out as by the U-Net, in two steps: what lies further away than its `REACH`, and at the end that.
+    In between, what bands are known by is (bands, frames, width); at the ends bands of one size are computed
+    together, in between one by one. Of context, as much is left out as by the U-Net, in two steps: what lies
+    further away than its `REACH`, and at the end that.
     """
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     left, right = (2 * TRIM[side][-1] - REACH for side in ("left", "right"))
@@ -110,16 +111,15 @@ def low_masks(graph: Graph, network: BandSplit) -> list[str]:
     parts = [
         split(graph, graph.part(seen, 3, bins.start, bins.stop), weights, bands, HEARD) for bands, bins in equal_bands()
     ]
-    count = len(network.split)
     above = logarithm(graph, banded_above(graph, magnitude))
-    parts.append(split(graph, above, weights, range(len(SIZES), count), 2))
+    parts.append(split(graph, above, weights, range(len(SIZES), len(network.split)), 2))
     known, before = [graph.op("Concat", *parts, axis=0)], {}
     for number, dilation in enumerate(DILATIONS):
         layers = part_of(weights, f"along.{number}."), part_of(weights, f"across.{number}.")
         x, heard = graph.scanned(partial(band, graph, before, *layers, dilation), known)
         before = layers[1]
         known = [x, mixed(graph, heard, before["weigh"])]
-    x = graph.scanned(partial(after, graph, before), known)[0]
+    (x,) = graph.scanned(lambda *items: [after(graph, before, *items)], known)
     logits = graph.trimmed(logits_of(graph, x, weights), REACH, REACH)
     return softmax(graph, graph.split(logits, network.stems))
 
@@ -177,7 +177,7 @@ def band(
 
     Band by band they take half the time, as what they compute stays in the cache.
     """
-    x = after(graph, before, x, *mixture)[0] if mixture else x
+    x = after(graph, before, x, *mixture) if mixture else x
     pad, kernel = dilation * (TAPS // 2), along["time.weight"]
     y = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.integers(0))
     y = graph.conv(y, kernel, along["time.bias"], dilations=[dilation], pads=[pad, pad], group=len(kernel))
@@ -197,11 +197,11 @@ def mixed(graph: Graph, heard: str, weigh: Array) -> str:
     return graph.op("Transpose", graph.op("Reshape", found, graph.op("Shape", heard)), perm=[1, 0, 2, 3])
 
 
-def after(graph: Graph, layer: Weights, x: str, mixture: str) -> list[str]:
+def after(graph: Graph, layer: Weights, x: str, mixture: str) -> str:
     """What follows in `network.Across`: a band (frames, width) and what it hears (groups, frames, width of a group)."""
     y = graph.op("Transpose", graph.op("Relu", mixture), perm=[1, 0, 2])
     y = graph.op("Reshape", y, graph.integers(-1, len(layer["after.bias"])))
-    return [graph.op("Add", x, graph.linear(y, layer["after.weight"], layer["after.bias"]))]
+    return graph.op("Add", x, graph.linear(y, layer["after.weight"], layer["after.bias"]))
 
 
 def normed_linear(graph: Graph, x: str, layer: Weights, norm: str, name: str) -> str:
