@@ -51,7 +51,7 @@ class SplitGraph:
     >>> graph.split("split", "song")
     >>> graph.render(0.5)
     >>> graph.stems("split")
-    Stems(vocals, accompaniment; 2 channels, 22050 frames, 44100 Hz)
+    Stems(vocals, drums, bass, other; 2 channels, 22050 frames, 44100 Hz)
     """
 
     def __init__(self, engine: Any) -> None:

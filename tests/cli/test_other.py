@@ -31,6 +31,12 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str], arguments: list[
     assert code == 0 and 5 < len(out.splitlines()) <= 60
 
 
+def test_help_of_split_names_the_stems_of_the_default_model(capsys: pytest.CaptureFixture[str]) -> None:
+    *stems, last = json.loads(run(capsys, "models", "info")[1])["stems"]
+    told = " ".join(run(capsys, "split", "--help")[1].split())
+    assert f"The default model makes {', '.join(stems)} and {last}" in told
+
+
 def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys)
     assert code == 2 and "split" in out
