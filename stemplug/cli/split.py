@@ -74,8 +74,8 @@ def split_command(
 ) -> int:
     """Split songs into stems.
 
-    The default model makes vocals, drums, bass and other; --fold vocals makes vocals and instrumental. The tracks' paths
-    are printed one a line.
+    The default model makes vocals, drums, bass and other; --fold vocals makes vocals and instrumental.
+    The tracks' paths are printed one a line.
     --as reaper and --as dawproject write a project of a DAW, --as multichannel one WAV, --as stem.mp4 a file for DJ
     software. A song that fails is reported and the others go on; the exit code is that of the first failure.
     """
