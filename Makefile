@@ -45,6 +45,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 unit: setup native
+	$(BIN)/python -m pytest --doctest-modules stemplug  # examples in docstrings
 	$(BIN)/python -m pytest
 
 # What training needs beside the tests. Where PyTorch is not to be had, all else works, and its tests are left out.
