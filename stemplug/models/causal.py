@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stemplug.errors import ModelError
 from stemplug.models.catalogue import ModelFolder
 from stemplug.models.handover import Handover
-from stemplug.models.masks import Array, Spectrum, masked_stems, validated
+from stemplug.models.masks import masked_stems, validated
 from stemplug.models.runner import Geometry, RunnerOptions, fade_in, profile_settings
 from stemplug.models.sessions import failed, open_session
 from stemplug.models.spleeter import extend_mask
+from stemplug.models.transform import Array, Spectrum, spectra
 from stemplug.timing import Stopwatch
 
 _NEXT = "_next"
@@ -128,7 +129,7 @@ class CausalRunner:
         for number in range(self.frames(mixture.shape[1])):
             at = number * hop
             with watch("stft"):
-                spectrum: Spectrum = np.fft.rfft(mixture[:, at : at + fft] * self._window).astype(np.complex64)
+                spectrum = spectra(mixture[:, at : at + fft], self._window)
                 magnitude = np.abs(spectrum[:, : self._settings.bins])
             with watch("inference"):
                 masks = self.masks(magnitude, first + number, memory)

@@ -17,11 +17,10 @@ from stemplug.models.manifest import Manifest
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
 from stemplug.models.sessions import check_ends, failed, open_session
+from stemplug.models.transform import Array, Spectrum
 
 FIRST = "first"
 """The file of another model, in a manifest's list, whose masks the model works on."""
-Array = NDArray[np.float32]
-Spectrum = NDArray[np.complex64]
 Table = TypeVar("Table", bound=BaseModel)
 Number = TypeVar("Number", np.float32, np.complex64)
 Context = tuple[bool, bool]

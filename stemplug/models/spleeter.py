@@ -19,14 +19,12 @@ from stemplug.models.handover import Handover
 from stemplug.models.manifest import LIVE, Manifest
 from stemplug.models.masks import (
     FIRST,
-    Array,
     Context,
     Cuts,
     Graph,
     Margins,
     Network,
     Settings,
-    Spectrum,
     masked_stems,
     open_network,
     read_settings,
@@ -34,6 +32,7 @@ from stemplug.models.masks import (
 )
 from stemplug.models.runner import Geometry, RunnerOptions, profile_settings
 from stemplug.models.scratch import Scratch
+from stemplug.models.transform import Array, Spectrum, spectra
 from stemplug.timing import Stopwatch
 
 _BLOCK = 16
@@ -173,7 +172,7 @@ class SpleeterRunner(_Runner):
         spectrum = self._scratch("spectrum", (channels, frames, settings.fft // 2 + 1), np.complex64)
         for channel in range(channels):
             for block in _blocks(frames):
-                found = np.fft.rfft(pieces[channel, block] * self._analysis, out=spectrum[channel, block])
+                found = spectra(pieces[channel, block], self._analysis, spectrum[channel, block])
                 np.abs(found[:, : settings.bins], out=magnitude[channel, block])
         return magnitude, spectrum
 
@@ -288,10 +287,10 @@ class LiveRunner(_Runner):
         spectrum: Spectrum = self._scratch("spectrum", shape, np.complex64)
         for channel, (frames, seen) in enumerate(zip(pieces, magnitude, strict=True)):
             for block in _blocks(first):
-                np.abs(np.fft.rfft(frames[block] * self._window)[:, :bins], out=seen[block])
-            np.fft.rfft(frames[first:] * self._window, out=spectrum[channel])
+                np.abs(spectra(frames[block], self._window)[:, :bins], out=seen[block])
+            spectra(frames[first:], self._window, spectrum[channel])
             np.abs(spectrum[channel, :, :bins], out=seen[first:count])
-            seen[count:] = np.abs(np.fft.rfft(frames[-1] * self._late)[:bins])
+            seen[count:] = np.abs(spectra(frames[-1], self._late)[:bins])
         return magnitude, spectrum
 
     def _overlap_add(self, pieces: Array) -> Array:

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from stemplug.tracks.naming import DEFAULT_FILE_NAME, DEFAULT_NAME, check_templa
 from stemplug.tracks.packages import LAYOUTS, PACKAGES, Content, Package
 from stemplug.tracks.project import Project, Stem, Track, color_of
 from stemplug.tracks.rpp import quotable
-from stemplug.tracks.staging import Staging, unwritable
+from stemplug.tracks.staging import Staging, sync, unwritable
 from stemplug.tracks.wav import DEPTHS, TrackTags
 
 CLIP_MODES = ("none", "clamp", "rescale")
 REPORT = "stems.json"
 _SPOOL = "32f"
+_SYNCED_AFTER = 1 << 20
+"""Values of a track. To wait for the disk now and then, while separation goes on, leaves little for the end."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,15 @@ class _Track:
     encoder: TrackEncoder
     energy: float = 0.0
     peak: float = 0.0
-    values: int = field(default=0)
+    values: int = 0
+    unsynced: int = 0
 
     def write(self, audio: Audio) -> None:
         self.encoder.write(audio)
+        self.unsynced += audio.size
+        if self.unsynced >= _SYNCED_AFTER:
+            sync(self.path)
+            self.unsynced = 0
         self.energy += float(np.einsum("cf,cf->", audio, audio, dtype=np.float64))
         self.values += audio.size
         if audio.size:

@@ -18,6 +18,8 @@ except ImportError:  # Windows: two runs on one output are not detected there
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".stemplug-"
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""What file systems say that cannot sync at all."""
 
 
 class Staging(Closing):
@@ -83,7 +85,7 @@ class Staging(Closing):
         """
         finals = [self.root / target for target in self.targets]
         for index in range(len(finals)):
-            _sync(self.path(index))
+            sync(self.path(index))
         parents = {final.parent for final in finals}
         if len(parents) == 1 and self.root not in parents and not (parent := parents.pop()).exists():
             self._rename_folder(parent)
@@ -101,8 +103,8 @@ class Staging(Closing):
         os.rename(self.folder, parent)
         # From here on the hidden name is free, and may be another run's.
         self._unlock()
-        _sync(parent)
-        _sync(parent.parent)
+        _sync_folder(parent)
+        _sync_folder(parent.parent)
 
     def _rename_files(self, finals: list[Path]) -> None:
         """Into folders that hold other things. Without the marker, what is there is not whole."""
@@ -121,7 +123,7 @@ class Staging(Closing):
                 os.replace(self.path(index), final)
             undo.pop_all()
         for folder in {final.parent for final in finals}:
-            _sync(folder)
+            _sync_folder(folder)
 
     def _put_aside(self, final: Path, index: int) -> tuple[Path | None, Path]:
         """Keep a file that is to be replaced, until all are; returns what `_restore` needs."""
@@ -194,10 +196,19 @@ def _make_folders(path: Path) -> list[Path]:
     return missing
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until what was written to a file is on the disk; raises `OSError` where it will not get there."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot sync folders
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """As `sync`; but the files are in their place by then, so it is too late to fail."""
+    with contextlib.suppress(OSError):
+        sync(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from stemplug import Separator, split
 from stemplug.audio import Audio
 from stemplug.errors import OptionError, TrackError
 from stemplug.tracks import FolderFormat, Selection
+from stemplug.tracks.folder import _SYNCED_AFTER, FolderWriter
 from stemplug.tracks.staging import Staging
 from tests.audio.test_reader import write_m4a
 from tests.conftest import RATE, files_below
@@ -213,6 +216,57 @@ def test_a_failing_song_leaves_nothing(tmp_path: Path, wav: Path, passthrough: S
     assert not (tmp_path / "new").exists()
 
 
+def test_what_is_written_goes_to_the_disk_while_the_song_is_separated(
+    tmp_path: Path, passthrough: Separator, song: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end there is little left to wait for."""
+    path, sizes = tmp_path / "song.wav", []
+    soundfile.write(path, np.tile(song[:, 60_000:160_000], 14).T, RATE, subtype="PCM_16")
+    sync, commit = os.fsync, FolderWriter.commit
+
+    def measure(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    def after_commit_began(*arguments: Any) -> Any:
+        sizes.append(0)
+        return commit(*arguments)
+
+    monkeypatch.setattr(os, "fsync", measure)
+    monkeypatch.setattr(FolderWriter, "commit", after_commit_began)
+    result = split(path, tmp_path / "out", separator=passthrough)
+    before = sizes[: sizes.index(0)]
+    assert len(before) == 2 * len(result.paths)
+    assert result.paths[0].stat().st_size - max(before) <= 3 * _SYNCED_AFTER  # of 24 bits
+
+
+@pytest.mark.parametrize("seconds", [1, 15])
+def test_a_disk_that_turns_out_to_be_full_when_it_is_synced_leaves_nothing(
+    tmp_path: Path, passthrough: Separator, song: Audio, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """Some file systems take what is written, and tell later that there was no room for it."""
+    path = tmp_path / "song.wav"
+    soundfile.write(path, np.tile(song[:, 60_000 : 60_000 + RATE], seconds).T, RATE, subtype="PCM_16")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrackError, match="no space left on device. Choose another folder, or free some space"):
+        split(path, tmp_path / "out", separator=passthrough)
+    assert files_below(tmp_path) == [path]
+
+
+def test_tracks_are_written_where_nothing_can_be_synced(
+    tmp_path: Path, wav: Path, passthrough: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(descriptor: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", unable)
+    assert all(track.is_file() for track in split(wav, tmp_path / "out", separator=passthrough).paths)
+
+
 class TestStaging:
     @staticmethod
     def fill(staging: Staging, text: str) -> None:
@@ -286,7 +340,7 @@ class TestStaging:
         first = Staging(tmp_path, [Path("s/a"), Path("s/marker")])
         self.fill(first, "first")
         others: list[Staging] = []
-        sync = module._sync
+        sync = module.sync
 
         def meanwhile(path: Path) -> None:
             if path == tmp_path / "s" and not others:
@@ -294,7 +348,7 @@ class TestStaging:
                 self.fill(others[0], "second")
             sync(path)
 
-        monkeypatch.setattr(module, "_sync", meanwhile)
+        monkeypatch.setattr(module, "sync", meanwhile)
         first.commit()
         others[0].commit()
         assert (tmp_path / "s" / "a").read_text() == "second"
