@@ -12,9 +12,9 @@ Spectrum = NDArray[np.complex64]
 def spectra(frames: Array, window: Array, out: Spectrum | None = None) -> Spectrum:
     """Spectra (..., size // 2 + 1) of frames (..., size) under a ``window`` (size), floats throughout.
 
-    A plain `numpy.fft.rfft` of floats takes the routine for doubles, by way of copies, which is six times slower: its
-    scale of 1 is a whole number, and no routine but that takes both as they are. Where it divides by the size, the
-    scale is a float as well. So the window makes up for that.
+    A plain `numpy.fft.rfft` of floats takes the routine for doubles, by way of copies, which is six times slower (numpy
+    2.4): the scale that it hands over is a whole number, 1. Where it is to divide by the size, that is a float like the
+    frames. So it divides here, and the window makes up for it.
     """
     louder = window * np.float32(len(window))
     found = np.fft.rfft(frames * louder, norm="forward", out=out)  # type: ignore[arg-type]  # numpy's stubs know doubles
