@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError, Future
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float32]
+from stemplug.models.transform import Array
 
 
 class Handover:

@@ -129,25 +129,23 @@ class TrackReport:
 
 @dataclass
 class _Track:
-    """A stem on its way to its file."""
+    """A stem on its way to its file, which ``lasts`` unless another is made from it."""
 
     report: TrackReport
     path: Path
     tags: TrackTags
     encoder: TrackEncoder
+    lasts: bool
     energy: float = 0.0
     peak: float = 0.0
     values: int = 0
-    unsynced: int = 0
 
     def write(self, audio: Audio) -> None:
         self.encoder.write(audio)
-        self.unsynced += audio.size
-        if self.unsynced >= _SYNCED_AFTER:
+        before, self.values = self.values, self.values + audio.size
+        if self.lasts and self.values // _SYNCED_AFTER > before // _SYNCED_AFTER:
             sync(self.path)
-            self.unsynced = 0
         self.energy += float(np.einsum("cf,cf->", audio, audio, dtype=np.float64))
-        self.values += audio.size
         if audio.size:
             self.peak = max(self.peak, float(audio.max()), -float(audio.min()))
             if self.peak > 1:
@@ -261,7 +259,9 @@ class FolderWriter(Closing):
                 path = self._staging.folder / f"{index}.wav" if options.one_file else self._staging.path(index)
                 target = targets[0 if options.one_file else index]
                 track = TrackReport(stem, os.path.relpath(target, report.parent))
-                self._tracks[stem] = _Track(track, path, tags, self._open(path, tags, spool=self._spooling))
+                encoder = self._open(path, tags, spool=self._spooling)
+                lasts = not (self._spooling or options.one_file)
+                self._tracks[stem] = _Track(track, path, tags, encoder, lasts)
         except OSError as error:
             self.close()
             raise unwritable(folder, error) from None

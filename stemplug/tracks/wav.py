@@ -127,7 +127,7 @@ class WavWriter(Closing):
         return bytes3
 
     def close(self) -> None:
-        """Complete the header, sync and close."""
+        """Complete the header and close."""
         if self._file.closed:
             return
         try:
