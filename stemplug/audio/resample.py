@@ -16,9 +16,10 @@ _PROBE_STEP = 16
 _HALF = 32
 _BETA = 8.0
 _TRANSITION = 0.08
-_GROUP = 32
-_MOST_GROUPS = 1024
-"""More than two usual pairs of rates have; where there are more still, they are made again."""
+_GROUPS = range(32, 97)
+"""Frames of output that are computed at a time."""
+_MOST_FILTERS = 256
+"""More than all usual pairs of rates have; where there are more still, they are made again."""
 
 
 class _Stream(Protocol):
@@ -59,13 +60,16 @@ class _Polyphase:
 
     Method: J. O. Smith, "Digital Audio Resampling", CCRMA, 1984-2020; Kaiser window. Frames of output are computed in
     groups, each a product of a piece of input with a matrix, of the same sizes always, so that the bits are as well.
+    A group is a divisor or a multiple of the frames after which phases recur, where there is one of a fit length: then
+    few matrices occur, which stay in the processor's cache.
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
         divisor = math.gcd(source, target)
         self._up, self._down = target // divisor, source // divisor
         self._half, _ = _bank(self._up, self._down)
-        self._span = 2 * self._half + _GROUP * self._down // self._up + 1
+        self._group = _group_size(self._up)
+        self._span = 2 * self._half + self._group * self._down // self._up + 1
         self._input = np.zeros((channels, self._half - 1), np.float32)  # from frame `_first` on
         self._first = 1 - self._half
         self._done = 0  # frames of output
@@ -77,15 +81,16 @@ class _Polyphase:
         ready = max(self._done, -(-(end if last else end - self._half) * self._up // self._down))
         unknown = np.zeros((len(block), self._span), np.float32)
         joined = np.concatenate([self._input, block, unknown], axis=1)
-        begin = self._done // _GROUP * _GROUP
+        size = self._group
+        begin = self._done // size * size
         groups = [np.zeros((len(block), 0), np.float32)]
-        for group in range(begin, ready, _GROUP):
+        for group in range(begin, ready, size):
             at, phase = divmod(group * self._down, self._up)
             at -= self._half - 1 + self._first
-            groups.append(joined[:, at : at + self._span] @ _group(self._up, self._down, phase))
+            groups.append(joined[:, at : at + self._span] @ _filters(self._up, self._down, phase))
         out = np.concatenate(groups, axis=1)[:, self._done - begin : ready - begin]
         self._done = ready
-        keep = max(0, ready // _GROUP * _GROUP * self._down // self._up - self._half + 1 - self._first)
+        keep = max(0, ready // size * size * self._down // self._up - self._half + 1 - self._first)
         self._input, self._first = joined[:, keep : -self._span], self._first + keep
         return out
 
@@ -101,12 +106,17 @@ def _bank(up: int, down: int) -> tuple[int, Audio]:
     return half, (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@lru_cache(maxsize=_MOST_GROUPS)
-def _group(up: int, down: int, phase: int) -> Audio:
+def _group_size(up: int) -> int:
+    return max((size for size in _GROUPS if size % up == 0 or up % size == 0), default=64)
+
+
+@lru_cache(maxsize=_MOST_FILTERS)
+def _filters(up: int, down: int, phase: int) -> Audio:
     """From a piece of the input to the frames of a group whose first has this phase, ``(span, group)``."""
     half, bank = _bank(up, down)
-    shifts, phases = np.divmod(phase + np.arange(_GROUP) * down, up)
-    filters = np.zeros((2 * half + _GROUP * down // up + 1, _GROUP), np.float32)
+    size = _group_size(up)
+    shifts, phases = np.divmod(phase + np.arange(size) * down, up)
+    filters = np.zeros((2 * half + size * down // up + 1, size), np.float32)
     for frame, (shift, taps) in enumerate(zip(shifts, bank[phases], strict=True)):
         filters[shift : shift + len(taps), frame] = taps
     return filters

@@ -83,15 +83,15 @@ class LevelFollower:
     def gains(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the gain at the borders of the cells that cover frames ``[start, stop)``, as amplitudes.
 
-        Between borders the gain is meant to be interpolated: see `envelope`. Live, ``stop`` is that of a window.
+        Between borders the gain is meant to be interpolated: see `envelope`. Where there is but one, which live
+        windows have, it holds throughout; ``stop`` is that of a window then.
         """
-        first, last = start // CELL, -(-stop // CELL)
         if self._reference_db is None or not len(self._energy):
-            return np.ones(last - first + 1, np.float32)
+            return np.ones(1, np.float32)
         if self._live:
-            loudest = np.full(last - first + 1, self._loudest_until(stop // self._cell))
-            decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
+            decibels = 10 * np.log10(np.maximum(self._loudest_until(stop // self._cell), [1e-30]))
         else:
+            first, last = start // CELL, -(-stop // CELL)
             loudest = self._loudest(np.arange(first - SMOOTH, last + SMOOTH + 1))
             decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
             decibels = sliding_window_view(decibels, 2 * SMOOTH + 1).mean(axis=-1)
@@ -125,6 +125,8 @@ class LevelFollower:
 
 def envelope(gains: NDArray[np.float32], start: int, frames: int) -> NDArray[np.float32]:
     """Interpolate what `LevelFollower.gains` gave for ``[start, start + frames)`` to one gain a frame."""
+    if len(gains) == 1:
+        return np.broadcast_to(gains, frames)
     ramp = np.arange(CELL, dtype=np.float32) / CELL
     smooth = np.multiply.outer(np.diff(gains), ramp)
     smooth += gains[:-1, np.newaxis]

@@ -20,7 +20,7 @@ MOST = 1 << 16
 PAUSE_SECONDS = 1.0
 """Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
-_EARLY = 0.85
+_EARLY = 0.95
 """Of the time that a block of input lasts: not sooner after it the next one is looked for."""
 _LOAD_SECONDS = 2.0
 _LONGEST_LEAD_SECONDS = 60
@@ -89,7 +89,10 @@ class Instance(Closing):
         return time.monotonic() if self._live else _OFFLINE_DUE + self._windows
 
     def step(self) -> bool:
-        """Take input, give stems; returns whether there was anything to do.
+        """Take input, give stems; returns whether there may be more to do at once.
+
+        Live, input comes a block at a time, and a lane tells when it is done: looking again would cost a hundredth of
+        a core. Offline, a host goes on as soon as there is room.
 
         Raises
         ------
@@ -98,7 +101,10 @@ class Instance(Closing):
         ModelError
             If a window fails.
         """
-        return self._take() | self._give()
+        took, gave = self._take(), self._give()
+        if self._live:
+            return took == MOST or self._stream.unfinished < self._stream.in_flight
+        return took > 0 or gave
 
     def beat(self) -> None:
         """Tell the plugin that the worker lives."""
@@ -116,13 +122,14 @@ class Instance(Closing):
         self._taken = self._given = origin
         self._segment.begin(origin)
 
-    def _take(self) -> bool:
+    def _take(self) -> int:
+        """Take input; returns how many frames."""
         if not self.begun:
             if self._segment.start < 0:
-                return False
+                return 0
             self._begin()
         if self._stream.in_flight and self._lane.full:  # what is taken now would only lie here
-            return False
+            return 0
         start = self._segment.start
         if self._taken < start:  # silence, which the plugin did not send
             stop = min(start, self._taken + MOST)
@@ -132,7 +139,7 @@ class Instance(Closing):
             if stop == self._taken:
                 if self._captures.busy and time.monotonic() - self._moved > PAUSE_SECONDS:
                     self._captures.pause()
-                return False
+                return 0
             self._moved = time.monotonic()
             block = self._segment.take(self._taken, stop)
             self._block = min(block.shape[1], 1.1 * self._block + 1)  # what came may be several
@@ -145,7 +152,7 @@ class Instance(Closing):
         else:
             self._put(np.zeros((self._rows, block.shape[1]), np.float32))
         self._taken = stop
-        return True
+        return block.shape[1]
 
     def _align(self, block: Audio, marks: list[Mark]) -> bool:
         """Live: have the stream begin with the first sound, its windows on the grid that the host's time gives.

@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import pytest
 
 from stemplug import Separator
 from stemplug.audio import Audio
-from stemplug.worker.protocol import FrameReader, encode_frame
-from stemplug.worker.segment import HEADER_BYTES, MAGIC, MARK_OFFSET, VERSION
+from stemplug.worker.instance import Instance
+from stemplug.worker.lanes import Lanes
+from stemplug.worker.protocol import FrameReader, Open, encode_frame
+from stemplug.worker.segment import HEADER_BYTES, MAGIC, MARK_OFFSET, VERSION, Segment
 from stemplug.worker.server import Server
 from tests.hosts.driver import ROOT
 from tests.plugin.conftest import Place, wait_until
@@ -285,6 +288,28 @@ def test_live_windows_are_counted_from_the_hosts_time(
     frames = audio.shape[1] - 8192
     expected = stream.push(np.pad(audio, ((0, 0), (lead, 0))))["vocals"][:, lead:]
     np.testing.assert_allclose(client.stems(frames), expected[:, :frames], atol=1e-6)
+    client.close()
+
+
+@pytest.mark.parametrize(("profile", "latency"), [("live", "low"), ("offline", None)])
+def test_live_nobody_looks_at_once_for_the_block_that_comes_later(
+    place: Place, song: Audio, profile: str, latency: str | None
+) -> None:
+    place.start_worker()
+    client = Client(place, stems=3, model="stemplug-live", profile=profile, latency=latency)
+    request, done, again = Open.model_validate(client.request), threading.Event(), []
+    segment, separator = Segment(os.dup(client.memory), request), Separator(request.model, profile, latency=latency)
+    with Instance(request, segment, separator, Lanes(1, done.set)) as instance:
+        client.begin()
+        for at in range(RATE, RATE + 20 * 512, 512):
+            client.write(song[:, at : at + 512])
+            again.append(instance.step())
+            assert client.get(144) == client.get(64), "taken"
+            if profile == "live" and done.wait(2):
+                done.clear()
+                again.append(instance.step())
+    assert set(again) == {profile == "offline"}
+    assert profile == "offline" or client.get(136) > 15 * 512, "given as soon as they are there"
     client.close()
 
 
