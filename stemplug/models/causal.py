@@ -23,7 +23,7 @@ from stemplug.models.catalogue import ModelFolder
 from stemplug.models.handover import Handover
 from stemplug.models.masks import masked_stems, validated
 from stemplug.models.runner import Geometry, RunnerOptions, fade_in, profile_settings
-from stemplug.models.sessions import failed, open_session
+from stemplug.models.sessions import Session
 from stemplug.models.spleeter import extend_mask
 from stemplug.models.transform import Array, Spectrum, spectra
 from stemplug.timing import Stopwatch
@@ -69,8 +69,8 @@ class CausalRunner:
         manifest = folder.manifest
         self._name, self._settings = manifest.name, settings
         self._channels, self._masked = manifest.channels, masked_stems(manifest)
-        self._session = open_session(folder.read("model"), self._name, threads=1, device=options.device, constants={})
-        self.provider: str = self._session.get_providers()[0]
+        self._session = Session(folder.read("model"), self._name, threads=1, device=options.device, constants={})
+        self.provider = self._session.provider
         self._silence = self._check_ends()
         fft, hop = settings.fft, settings.stft_hop
         self.geometry = Geometry(hop=profile.frames * hop, fade=hop, left=fft - 2 * hop, right=0, remembers=True)
@@ -106,10 +106,7 @@ class CausalRunner:
     def masks(self, magnitude: Array, frame: int, memory: dict[str, Array]) -> Array:
         """(channels, bins) to masks (masked stems, channels, bins); what it remembers is renewed."""
         heard = {"magnitude": magnitude[np.newaxis, :, np.newaxis], "frame": np.array(frame, np.int64)}
-        try:
-            masks, *following = self._session.run(["mask", *(name + _NEXT for name in memory)], heard | memory)
-        except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise failed(self._name, error) from None
+        masks, *following = self._session.run(["mask", *(name + _NEXT for name in memory)], heard | memory)
         memory.update(zip(memory, following, strict=True))
         found: Array = masks.reshape(len(self._masked), self._channels, -1)
         return found
@@ -149,8 +146,7 @@ class CausalRunner:
 
     def _check_ends(self) -> dict[str, Array]:
         """Nothing remembered, as zeros; raises `ModelError` unless the graph's inputs and outputs fit the manifest."""
-        inputs = {end.name: (end.type, end.shape) for end in self._session.get_inputs()}
-        outputs = {end.name: (end.type, end.shape) for end in self._session.get_outputs()}
+        inputs, outputs = self._session.inputs, self._session.outputs
         real, bins = "tensor(float)", self._settings.bins
         expected = {"magnitude": (real, [1, self._channels, 1, bins]), "frame": ("tensor(int64)", [])}
         masks = {"mask": (real, [1, len(self._masked) * self._channels, 1, bins])}

@@ -16,7 +16,7 @@ from stemplug.models.handover import Handover
 from stemplug.models.manifest import Manifest
 from stemplug.models.runner import RunnerOptions
 from stemplug.models.scratch import Scratch
-from stemplug.models.sessions import check_ends, failed, open_session
+from stemplug.models.sessions import Session
 from stemplug.models.transform import Array, Spectrum
 
 FIRST = "first"
@@ -106,12 +106,12 @@ class Graph:
     ) -> None:
         self._name, self._shape = manifest.name, (len(masked_stems(manifest)) - done, manifest.channels)
         self.trim, self._phases = settings.trim, settings.phases
-        self._session = open_session(
+        self._session = Session(
             content, self._name, threads=options.threads, device=options.device, constants=constants
         )
-        self.provider: str = self._session.get_providers()[0]
+        self.provider = self._session.provider
         inputs = {"magnitude": 4, "trim": 1} | ({"spectrum": 5} if self._phases else {})
-        check_ends(self._session, self._name, inputs, {"mask": 4})
+        self._session.check_ends(inputs, {"mask": 4})
         self._check(settings.stride, settings.bins)
 
     def __call__(
@@ -122,17 +122,18 @@ class Graph:
         if self._phases:
             low = np.ascontiguousarray(spectrum[..., : self._phases]).view(np.float32)
             inputs["spectrum"] = low.reshape(1, *low.shape[:2], self._phases, 2)
-        try:
-            masks: Array = self._session.run(["mask"], inputs)[0]
-            return masks.reshape(*self._shape, -1, masks.shape[-1])
-        except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise failed(self._name, error) from None
+        masks: Array = self._session.run(["mask"], inputs)[0]
+        return masks.reshape(*self._shape, -1, masks.shape[-1])
 
     def _check(self, frames: int, bins: int) -> None:
         """Are the masks those that the manifest promises?"""
         silence = np.zeros((self._shape[1], frames, bins), np.float32)
-        masks = self(silence, silence.astype(np.complex64), (False, False))
-        if masks.dtype != np.float32 or masks.shape != (*self._shape, frames, bins):
+        try:
+            masks = self(silence, silence.astype(np.complex64), (False, False))
+            fit = masks.dtype == np.float32 and masks.shape == (*self._shape, frames, bins)
+        except ValueError:  # so many masks have no such shape
+            fit = False
+        if not fit:
             raise ModelError(f"{self._name}: the graph's masks do not fit the manifest. Reinstall the model.")
 
 

@@ -52,6 +52,30 @@ def test_a_longer_song_takes_no_more_memory(tmp_path: Path) -> None:
     assert long - short < 100
 
 
+SEPARATORS = """
+import numpy as np
+import resource
+from pathlib import Path
+from stemplug import Separator
+def now(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+def used(model):
+    separator = Separator(model, threads=1)
+    separator.separate(np.random.default_rng(0).normal(0, 0.1, (2, 60 * 44100)).astype(np.float32), 44100)
+    return now()
+print(used("spleeter-2stems"), used("stemplug-4s"), now())
+"""
+
+
+def test_networks_share_memory_and_give_it_back() -> None:
+    """The one that runs second computes in what the first one took; without the separator it is free again."""
+    done = subprocess.run([sys.executable, "-c", SEPARATORS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    one, two, none = map(float, done.stdout.split())
+    print(f"{one:.0f} MB with one network, {two:.0f} MB with two, {none:.0f} MB after")
+    assert two - one < 250
+    assert none < two / 2
+
+
 RENDERS = """
 import resource, sys
 from pathlib import Path
