@@ -20,8 +20,10 @@ MOST = 1 << 16
 PAUSE_SECONDS = 1.0
 """Without input, after which a capture ends."""
 _OFFLINE_DUE = 1e9  # after all that is live
-_EARLY = 0.95
+_EARLY = 0.85
 """Of the time that a block of input lasts: not sooner after it the next one is looked for."""
+_BUSY_POLL, _CALM_POLL = 0.005, 0.03
+_CALM_AFTER = 1.0
 _LOAD_SECONDS = 2.0
 _LONGEST_LEAD_SECONDS = 60
 
@@ -53,6 +55,7 @@ class Instance(Closing):
         self._marks: list[Mark] = []  # until then
         self._held: deque[Audio] = deque()  # stems for which there is no room yet
         self._moved = 0.0  # when input came
+        self._acted = time.monotonic()  # when `step` found something to do
         self._block = 0.0  # frames of the host's blocks, nearly
         self._measured = (time.monotonic(), 0.0)
         self.load = 0.0
@@ -68,15 +71,16 @@ class Instance(Closing):
         return self._taken >= 0
 
     @property
-    def until_due(self) -> float:
-        """Seconds until the next live window may begin; endless while no input comes or nobody waits for it.
+    def patience(self) -> float:
+        """Seconds after which to look again, unless a lane is done before.
 
-        A host sends a block when the one before has sounded, and a window begins with the block that completes it.
+        A host sends a block when the one before has sounded. The one that completes a live window is waited for.
         """
-        passed = time.monotonic() - self._moved
-        if not self._live or not self.begun or passed > PAUSE_SECONDS:
-            return float("inf")
-        return _EARLY * max(self._stream.frames_wanted, self._block) / self._rate - passed
+        now = time.monotonic()
+        passed, wanted = now - self._moved, self._stream.frames_wanted
+        if self._live and self.begun and passed < PAUSE_SECONDS and wanted <= self._block:
+            return _EARLY * self._block / self._rate - passed
+        return _CALM_POLL if now - self._acted > _CALM_AFTER else _BUSY_POLL
 
     @property
     def capturing(self) -> bool:
@@ -102,6 +106,8 @@ class Instance(Closing):
             If a window fails.
         """
         took, gave = self._take(), self._give()
+        if took or gave:
+            self._acted = time.monotonic()
         if self._live:
             return took == MOST or self._stream.unfinished < self._stream.in_flight
         return took > 0 or gave

@@ -44,8 +44,7 @@ log = logging.getLogger("stemplug.worker")
 IDLE_SECONDS = float(os.environ.get("STEMPLUG_WORKER_IDLE") or 60)
 MAX_CONNECTIONS = 512
 GREETING_SECONDS = 5.0
-_DUE_POLL, _BUSY_POLL, _CALM_POLL, _IDLE_POLL = 0.001, 0.005, 0.03, 0.25
-_CALM_AFTER = 1.0
+_LEAST_POLL, _IDLE_POLL = 0.001, 0.25
 _BEAT = 0.1
 _STUCK = 120.0
 _LOG_BYTES = 1 << 20
@@ -134,7 +133,7 @@ class Client(Closing):
         loading.add_done_callback(lambda _: self.server.wake())
 
     def step(self) -> bool:
-        """Do what can be done; returns whether there was anything."""
+        """Do what can be done; returns whether to look again at once."""
         if self._waiting and self._waiting[2].done():
             request, segment, loading = self._waiting
             separator = loading.result()
@@ -220,12 +219,10 @@ class Server(Closing):
         self._appear()
         self._socket.setblocking(False)
         self._selector.register(self._socket, selectors.EVENT_READ)
-        last = beat = idle_since = time.monotonic()
+        beat = idle_since = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
             busy = self._step()
-            if busy:
-                last = now
             if self._clients:
                 idle_since = now
             elif now - idle_since > IDLE_SECONDS:
@@ -234,7 +231,7 @@ class Server(Closing):
             if now - beat > _BEAT:
                 beat = now
                 self._beat(now)
-            self._listen(0.0 if busy else self._pause(now - last))
+            self._listen(0.0 if busy else self._pause())
 
     def _appear(self) -> None:
         """Put the socket where clients look for it once it listens: before that it would refuse them."""
@@ -245,14 +242,15 @@ class Server(Closing):
         self._socket.listen(128)
         unseen.replace(self.path)
 
-    def _pause(self, calm: float) -> float:
-        """How long to wait for a frame before instances are looked at again; ``calm`` seconds nothing has happened."""
+    def _pause(self) -> float:
+        """How long to wait for a frame before instances are looked at again."""
         if not any(client.opened for client in self._clients.values()):
             return _IDLE_POLL
-        due = [client.instance.until_due for client in self._clients.values() if client.instance]
-        return max(_DUE_POLL, min([*due, _CALM_POLL if calm > _CALM_AFTER else _BUSY_POLL]))
+        patience = [client.instance.patience for client in self._clients.values() if client.instance]
+        return max(_LEAST_POLL, min(patience, default=_IDLE_POLL))
 
     def _step(self) -> bool:
+        """Let all do what they can; returns whether to look again at once."""
         busy = False
         for client in list(self._clients.values()):
             with self._guarded(client):
