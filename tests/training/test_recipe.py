@@ -17,7 +17,9 @@ from tests.models.test_cascade import BANDS, sha256
 from tests.training.conftest import ROOT
 
 SCRIPTS = ROOT / "models" / "training"
-SEED = 15  # the third song of which is for validation
+# The third song of each is for validation. Drums that hum like a bass are left out, and which do depends on what kits a
+# machine has: of the first, a song of each split keeps them where there are none, of the second where there are many.
+SEEDS = 164, 15
 
 
 def run(script: str, *arguments: object) -> str:
@@ -35,11 +37,15 @@ def test_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "mido", "matplotlib"):
         pytest.importorskip(package, reason=f"needs {package}: the extra [train]")
     library, training, bands, model = (tmp_path / name for name in ("library", "run", "bands", "model"))
-    # Three songs that need nothing but packages, then one of each source that this machine has more for.
-    run("render.py", library, "--sources", "synth", "--seed", SEED, "--hours", 3 * 64 / 3600)
-    run("render.py", library, "--sources", "groove,mma,game", "--seed", SEED, "--hours", 0.03)
-    splits = [json.loads(song.read_text())["split"] for song in library.glob("songs/synth-*/song.json")]
-    assert sorted(splits) == ["train", "train", "valid"]
+    # Songs that need nothing but packages, then one of each source that this machine has more for.
+    run("render.py", library, "--sources", "groove,mma,game", "--seed", SEEDS[0], "--hours", 0.03)
+    for seed in SEEDS:
+        run("render.py", tmp_path / str(seed), "--sources", "synth", "--seed", seed, "--hours", 3 * 64 / 3600)
+        songs = sorted((tmp_path / str(seed) / "songs").iterdir())
+        assert [json.loads((song / "song.json").read_text())["split"] for song in songs] == ["train", "train", "valid"]
+        (library / "songs").mkdir(parents=True, exist_ok=True)
+        for song in songs:
+            song.rename(library / "songs" / f"{song.name}-{seed}")
 
     small = ["--steps", 4, "--batch", 1, "--frames", 64, "--every", 2, "--validation", 2, "--workers", 0]
     run("train.py", library, checkpoints, training, *small, "--minutes", 0)  # stops after a step
