@@ -89,11 +89,11 @@ class LevelFollower:
         if self._reference_db is None or not len(self._energy):
             return np.ones(1, np.float32)
         if self._live:
-            decibels = 10 * np.log10(np.maximum(self._loudest_until(stop // self._cell), [1e-30]))
+            loudest = np.array([self._loudest_until(stop // self._cell)])
         else:
-            first, last = start // CELL, -(-stop // CELL)
-            loudest = self._loudest(np.arange(first - SMOOTH, last + SMOOTH + 1))
-            decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
+            loudest = self._loudest(np.arange(start // CELL - SMOOTH, -(-stop // CELL) + SMOOTH + 1))
+        decibels = 10 * np.log10(np.maximum(loudest, 1e-30))
+        if not self._live:
             decibels = sliding_window_view(decibels, 2 * SMOOTH + 1).mean(axis=-1)
         gain_db = np.minimum(self._reference_db - decibels, MAX_GAIN_DB)
         return np.asarray(10 ** (gain_db / 20), dtype=np.float32)

@@ -124,17 +124,17 @@ class Graph:
             low = np.ascontiguousarray(spectrum[..., : self._phases]).view(np.float32)
             inputs["spectrum"] = low.reshape(1, *low.shape[:2], self._phases, 2)
         masks: Array = self._session.run(["mask"], inputs)[0]
-        self._fit(masks.shape[:2] == (1, math.prod(self._shape)))
+        self._require(masks.shape[:2] == (1, math.prod(self._shape)))
         return masks.reshape(*self._shape, *masks.shape[2:])
 
     def _check(self, frames: int, bins: int) -> None:
         """Are the masks those that the manifest promises?"""
         silence = np.zeros((self._shape[1], frames, bins), np.float32)
         masks = self(silence, silence.astype(np.complex64), (False, False))
-        self._fit(masks.dtype == np.float32 and masks.shape == (*self._shape, frames, bins))
+        self._require(masks.dtype == np.float32 and masks.shape == (*self._shape, frames, bins))
 
-    def _fit(self, found: bool) -> None:
-        if not found:
+    def _require(self, fit: bool) -> None:
+        if not fit:
             raise ModelError(f"{self._name}: the graph's masks do not fit the manifest. Reinstall the model.")
 
 

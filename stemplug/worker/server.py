@@ -222,7 +222,7 @@ class Server(Closing):
         beat = idle_since = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
-            busy = self._step()
+            again = self._step()
             if self._clients:
                 idle_since = now
             elif now - idle_since > IDLE_SECONDS:
@@ -231,7 +231,7 @@ class Server(Closing):
             if now - beat > _BEAT:
                 beat = now
                 self._beat(now)
-            self._listen(0.0 if busy else self._pause())
+            self._listen(0.0 if again else self._pause())
 
     def _appear(self) -> None:
         """Put the socket where clients look for it once it listens: before that it would refuse them."""
@@ -251,11 +251,11 @@ class Server(Closing):
 
     def _step(self) -> bool:
         """Let all do what they can; returns whether to look again at once."""
-        busy = False
+        again = False
         for client in list(self._clients.values()):
             with self._guarded(client):
-                busy |= client.step()
-        return busy
+                again |= client.step()
+        return again
 
     def _beat(self, now: float) -> None:
         """Tell all that the worker lives, unless a window has been at work for minutes: then it does not."""

@@ -445,3 +445,17 @@ def test_a_bad_model_does_not_hide_the_others(
     assert run(["models", "list"]) == 0
     out, err = capfd.readouterr()
     assert "passthrough" in out and "spleeter-2stems" in out and "Traceback" not in err
+
+
+def test_masks_that_fit_at_first_and_not_later_are_told(tmp_path: Path) -> None:
+    nodes = [
+        *(helper.make_node("Constant", [], [f"c{i}"], value_ints=[i]) for i in (0, 1, 3, 8)),
+        helper.make_node("Shape", ["magnitude"], ["frames"], start=2, end=3),
+        helper.make_node("Div", ["frames", "c8"], ["strides"]),
+        helper.make_node("Sub", ["c3", "strides"], ["end"]),  # of 8 frames, as at loading, both channels; of 32 one
+        helper.make_node("Slice", ["magnitude", "c0", "end", "c1"], ["mask"]),
+    ]
+    content = network(outputs=[("mask", FLOAT, ["a", "b", "c", "d"])], nodes=nodes)
+    separator = Separator(write_model(tmp_path / "small", content), threads=1)
+    with pytest.raises(ModelError, match="masks do not fit"):
+        separator.separate(np.full((2, 5000), 0.1, np.float32), 44100)
